@@ -12,8 +12,8 @@ use crate::visible::{visible, visible_json};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ApprovalsCommand {
-    /// List the open questions, the newest first: run, question, expiry, reason, then tool and arguments, or the
-    /// limit with its values
+    /// List the open questions, the newest first: run, question, expiry, reason, then tool and arguments, tool and
+    /// the question of its server, or the limit with its values
     ///
     /// Long arguments are cut; --json has all of them.
     List {
@@ -79,6 +79,30 @@ pub(crate) enum ApprovalsCommand {
     },
     /// Let runs end at the limit that they wait at
     Stop {
+        #[command(flatten)]
+        api: ApiArgs,
+        #[command(flatten)]
+        which: QuestionArgs,
+    },
+    /// Give the server of a tool what it asks for
+    Accept {
+        #[command(flatten)]
+        api: ApiArgs,
+        #[command(flatten)]
+        which: QuestionArgs,
+        /// A JSON object for the one named question, which must match its schema; defaults of the schema fill it
+        #[arg(long, value_name = "JSON", conflicts_with = "all")]
+        content: Option<String>,
+    },
+    /// Do not give the server of a tool what it asks for
+    Decline {
+        #[command(flatten)]
+        api: ApiArgs,
+        #[command(flatten)]
+        which: QuestionArgs,
+    },
+    /// Leave the question of a tool's server without a choice, as if it had expired
+    Cancel {
         #[command(flatten)]
         api: ApiArgs,
         #[command(flatten)]
@@ -151,6 +175,8 @@ struct Question {
     reason: String,
     call: Option<Call>,
     budget: Option<Budget>,
+    #[serde(default)]
+    input: Option<Input>,
     options: Vec<String>,
     expires_at: String,
 }
@@ -159,6 +185,18 @@ struct Question {
 struct Call {
     name: String,
     arguments: String,
+}
+
+/// The input that a tool's server asks for.
+#[derive(Debug, Deserialize)]
+struct Input {
+    requests: Vec<InputRequest>,
+}
+
+#[derive(Debug, Deserialize)]
+struct InputRequest {
+    message: String,
+    url: Option<String>,
 }
 
 /// The limit that a run waits at.
@@ -225,6 +263,24 @@ pub(crate) async fn run(command: ApprovalsCommand) -> anyhow::Result<()> {
             decide(&api, &which, &Decision::Raise { limits }).await
         }
         ApprovalsCommand::Stop { api, which } => decide(&api, &which, &Decision::Stop {}).await,
+        ApprovalsCommand::Accept {
+            api,
+            which,
+            content,
+        } => {
+            if content.is_some() && which.questions.len() > 1 {
+                bail!("--content is that of one question: name one");
+            }
+            let content = content.as_deref().map(serde_json::from_str);
+            let content = content
+                .transpose()
+                .context("--content takes a JSON object, such as '{\"name\": \"Ada\"}'")?;
+            decide(&api, &which, &Decision::Accept { content }).await
+        }
+        ApprovalsCommand::Decline { api, which } => {
+            decide(&api, &which, &Decision::Decline {}).await
+        }
+        ApprovalsCommand::Cancel { api, which } => decide(&api, &which, &Decision::Cancel {}).await,
         ApprovalsCommand::Fail { api, which, reason } => {
             decide(&api, &which, &Decision::Fail { reason }).await
         }
@@ -287,11 +343,12 @@ fn line(question: &Question) -> String {
         reason,
         call,
         budget,
+        input,
         expires_at,
         ..
     } = question;
     let (name, whole) = match (call, budget) {
-        (Some(call), _) => (call.name.clone(), call.arguments.clone()),
+        (Some(call), _) => (call.name.clone(), asked_of(call, input.as_ref())),
         (None, Some(at)) => (at.limit.clone(), format!("{} used {}", at.limits, at.used)),
         (None, None) => (String::new(), String::new()),
     };
@@ -306,6 +363,18 @@ fn line(question: &Question) -> String {
         visible(&name),
         visible(&shown),
     )
+}
+
+/// Returns the questions of a call's server, or else the arguments of the call.
+fn asked_of(call: &Call, input: Option<&Input>) -> String {
+    let Some(input) = input else {
+        return call.arguments.clone();
+    };
+    let asked = input.requests.iter().map(|request| match &request.url {
+        Some(url) => format!("{} {url}", request.message),
+        None => request.message.clone(),
+    });
+    asked.collect::<Vec<_>>().join(" ")
 }
 
 /// Decides questions, and prints the outcome of each. Fails if one is not decided so.

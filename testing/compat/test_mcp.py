@@ -137,7 +137,7 @@ def test_a_response_lists_and_calls_its_tools(server, upstream, tmp_path):
         stop(process)
 
 
-# The client scenarios of the official conformance suite that need neither OAuth nor a person's input.
+# The client scenarios of the official conformance suite that need neither OAuth nor a person within an open call.
 SCENARIOS = [
     ("2025-11-25", "initialize"),
     ("2025-11-25", "tools_call"),
@@ -150,6 +150,7 @@ SCENARIOS = [
     ("2026-07-28", "http-invalid-tool-headers"),
     ("2026-07-28", "json-schema-ref-no-deref"),
     ("2026-07-28", "json-schema-2020-12-preservation"),
+    ("2026-07-28", "sep-2322-client-request-state"),
 ]
 
 

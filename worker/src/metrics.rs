@@ -22,7 +22,7 @@ const HANDED_OVER: &str = "baton_runs_handed_over_total";
 const PARKED: &str = "baton_runs_parked_total";
 const QUESTIONS: &str = "baton_approvals_requested_total";
 /// The labels of [`ApprovalReason::ALL`].
-const QUESTION_REASONS: [&str; 3] = ["outcome_unknown", "approval_required", "budget"];
+const QUESTION_REASONS: [&str; 4] = ["outcome_unknown", "approval_required", "budget", "input"];
 const INPUTS_APPLIED: &str = "baton_run_inputs_applied_total";
 const LEASES_LOST: &str = "baton_leases_lost_total";
 const FENCED: &str = "baton_writes_fenced_total";
@@ -354,6 +354,7 @@ const fn question_reason(reason: ApprovalReason) -> &'static str {
         ApprovalReason::OutcomeUnknown => QUESTION_REASONS[0],
         ApprovalReason::ApprovalRequired => QUESTION_REASONS[1],
         ApprovalReason::Budget => QUESTION_REASONS[2],
+        ApprovalReason::Input => QUESTION_REASONS[3],
     }
 }
 

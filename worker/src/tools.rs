@@ -17,12 +17,15 @@ mod response_body;
 mod setup_error;
 mod web_search;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use baton_protocol::{CallFailure, Effect, RunId, ToolSource};
+use baton_protocol::{CallFailure, CallPause, Effect, RunId, ToolSource};
 use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 use serde_json::Value;
+
+use crate::agent::turn_machine::Resumption;
 
 pub use calculator::Calculator;
 pub use current_time::CurrentTime;
@@ -77,6 +80,8 @@ pub struct ToolContext {
     pub traceparent: Option<String>,
     /// The time.
     pub now: DateTime<Utc>,
+    /// The state in which the tool's server has left the call; `None` for a call that was not left.
+    pub resumes: Option<Arc<Resumption>>,
 }
 
 impl ToolContext {
@@ -98,6 +103,9 @@ pub enum ToolError {
     /// The tool panicked; the log has the details.
     #[error("the tool crashed")]
     Panicked,
+    /// The tool's server has left the call: it goes on from this state.
+    #[error("the call has no result yet")]
+    Paused(Box<CallPause>),
 }
 
 /// The end of a call.

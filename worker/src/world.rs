@@ -11,8 +11,8 @@ use baton_protocol::{ClaimToken, EventId, Fence, Job, Lane, Nanos, RunId, Tenant
 use baton_run_log::{EventLogs, RecordedRuns};
 use baton_store::{
     AuditEntry, CallCommit, Claim, ClaimOutcome, CompactionCommit, FenceError, FinishCommit,
-    Finished, GivenCallsCommit, ParkCommit, ParkOutcome, QueuedJob, Renewal, StepRecord, Store,
-    StoreError, TurnCommit, TurnGrant, TurnWish,
+    Finished, GivenCallsCommit, ParkCommit, ParkOutcome, PauseCommit, QueuedJob, Renewal,
+    StepRecord, Store, StoreError, TurnCommit, TurnGrant, TurnWish,
 };
 use chrono::{DateTime, Utc};
 use tokio::sync::watch;
@@ -99,6 +99,7 @@ ledger! {
     ) -> Result<(), FenceError>;
     fn record_route(fence: &Fence, step: u32, route: &TurnRoute) -> Result<(), FenceError>;
     fn start_call(fence: &Fence, step: u32) -> Result<(), FenceError>;
+    fn pause_call(fence: &Fence, paused: &PauseCommit<'_>) -> Result<(), FenceError>;
     fn commit_call(fence: &Fence, call: &CallCommit<'_>) -> Result<Vec<StepRecord>, FenceError>;
     fn finish_run(fence: &Fence, end: &FinishCommit<'_>) -> Result<Finished, FenceError>;
     fn park_run(fence: &Fence, questions: &ParkCommit<'_>) -> Result<ParkOutcome, FenceError>;

@@ -42,6 +42,7 @@ mod logs;
 mod lost_bus;
 mod mcp;
 mod mcp_approvals;
+mod mcp_input;
 mod mcp_responses;
 mod metrics;
 mod process_limits;

@@ -75,25 +75,76 @@ fn decide() -> Kind {
         case(
             "retry",
             &[],
-            &["result", "reason", "arguments", "scope", "limits"]
+            &[
+                "result",
+                "reason",
+                "arguments",
+                "scope",
+                "limits",
+                "content"
+            ]
         ),
         case(
             "result",
             &["result"],
-            &["reason", "arguments", "scope", "limits"]
+            &["reason", "arguments", "scope", "limits", "content"]
         ),
-        case("fail", &[], &["result", "arguments", "scope", "limits"]),
-        case("approve", &[], &["result", "reason", "limits"]),
-        case("reject", &[], &["result", "arguments", "scope", "limits"]),
+        case(
+            "fail",
+            &[],
+            &["result", "arguments", "scope", "limits", "content"]
+        ),
+        case("approve", &[], &["result", "reason", "limits", "content"]),
+        case(
+            "reject",
+            &[],
+            &["result", "arguments", "scope", "limits", "content"]
+        ),
         case(
             "raise",
             &["limits"],
-            &["result", "reason", "arguments", "scope"]
+            &["result", "reason", "arguments", "scope", "content"]
         ),
         case(
             "stop",
             &[],
+            &[
+                "result",
+                "reason",
+                "arguments",
+                "scope",
+                "limits",
+                "content"
+            ]
+        ),
+        case(
+            "accept",
+            &[],
             &["result", "reason", "arguments", "scope", "limits"]
+        ),
+        case(
+            "decline",
+            &[],
+            &[
+                "result",
+                "reason",
+                "arguments",
+                "scope",
+                "limits",
+                "content"
+            ]
+        ),
+        case(
+            "cancel",
+            &[],
+            &[
+                "result",
+                "reason",
+                "arguments",
+                "scope",
+                "limits",
+                "content"
+            ]
         ),
     ]);
     let mut others = Vec::new();
@@ -191,6 +242,10 @@ fn each_schema_and_its_reader_agree() {
                 json!({"decision": "fail", "scope": null}),
                 json!({"decision": "raise", "limits": {"max_tokens": 9}}),
                 json!({"decision": "stop", "limits": null}),
+                json!({"decision": "accept", "content": {"name": "Ada"}}),
+                json!({"decision": "accept"}),
+                json!({"decision": "decline", "content": null}),
+                json!({"decision": "cancel"}),
                 json!({"decision": "reject", "reason": "no", "arguments": null}),
             ],
             &[
@@ -206,6 +261,8 @@ fn each_schema_and_its_reader_agree() {
                 json!({"decision": "raise"}),
                 json!({"decision": "raise", "limits": {"max_turns": 9}}),
                 json!({"decision": "stop", "limits": {}}),
+                json!({"decision": "accept", "content": []}),
+                json!({"decision": "cancel", "content": {}}),
                 json!({"approval_id": "x"}),
             ],
         ),

@@ -4,8 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_mcp::{Connection, Endpoint, Listing};
+use baton_mcp::{CallAnswer, CallOutcome, Connection, Endpoint, Listing, McpError, ToolCall};
 use baton_outbound::{Guard, Policy};
+use baton_protocol::{Decision, InputRequest, RequestedInput};
 use serde_json::{Map, Value, json};
 use url::Url;
 
@@ -20,10 +21,46 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let connection = Connection::open(endpoint, &Guard::new(Policy::default())).await?;
     let listing = connection.list_tools().await?;
     for (tool, arguments) in calls(&scenario, &listing) {
-        let outcome = connection.call(tool.clone(), arguments, Map::new()).await;
+        let call = ToolCall {
+            arguments,
+            ..ToolCall::of(&tool)
+        };
+        let outcome = call_to_the_end(&connection, call).await;
         eprintln!("{tool}: {outcome:?}");
     }
     Ok(())
+}
+
+/// The most rounds of one call.
+const ROUNDS: u32 = 10;
+
+/// Makes a call, and accepts all of its questions with the defaults of their schemas.
+async fn call_to_the_end(
+    connection: &Connection,
+    call: ToolCall,
+) -> Result<Option<CallOutcome>, McpError> {
+    let mut next = call.clone();
+    for round in 1..=ROUNDS {
+        let needed = match connection.call(next).await? {
+            CallAnswer::Done(outcome) => return Ok(Some(outcome)),
+            CallAnswer::Input(needed) => needed,
+        };
+        let requests = needed.questions.into_iter().map(|question| InputRequest {
+            id: question.id,
+            message: question.message,
+            schema: question.schema,
+            url: question.url,
+        });
+        let requests = requests.collect();
+        let asked = RequestedInput { round, requests };
+        let content = asked.filled(None);
+        next = ToolCall {
+            answers: asked.answers(Some(&Decision::Accept { content })),
+            state: needed.state,
+            ..call.clone()
+        };
+    }
+    Ok(None)
 }
 
 /// Returns the calls of a scenario.

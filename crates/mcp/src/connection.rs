@@ -6,21 +6,24 @@ use std::time::Duration;
 
 use baton_outbound::{Client, Guard};
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, ClientCapabilities, ClientConfig, Implementation,
-    PaginatedRequestParams, ProtocolVersion, RequestMetaObject,
+    CallToolRequest, CallToolResult, CancelledNotification, CancelledNotificationParam,
+    ClientCapabilities, ClientConfig, ClientRequest, ElicitationCapability,
+    FormElicitationCapability, Implementation, PaginatedRequestParams, ProtocolVersion, RequestId,
+    RequestMetaObject, ServerResult, UrlElicitationCapability,
 };
 use rmcp::service::{
     ClientCacheConfig, ClientInitializeError, ClientLifecycleMode, ClientServiceExt as _,
-    NotificationContext, RunningService,
+    NotificationContext, Peer, PeerRequestOptions, RunningService,
 };
 use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::transport::async_rw::AsyncRwTransport;
 use rmcp::{ClientHandler, RoleClient};
 use serde::Serialize;
-use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout};
+use tokio_util::task::TaskTracker;
 
 use crate::authorized::Authorized;
+use crate::call::{CallAnswer, InputNeeded, ToolCall};
 use crate::endpoint::{Endpoint, MAX_MESSAGE, Way};
 use crate::error::McpError;
 use crate::listing::{Listing, ToolInfo};
@@ -176,36 +179,92 @@ impl Connection {
         tool
     }
 
-    /// Calls a tool. `meta` is sent as the request's `_meta`. Dropping the future cancels the call at
-    /// the server.
-    pub async fn call(
-        &self,
-        tool: String,
-        arguments: Map<String, Value>,
-        meta: Map<String, Value>,
-    ) -> Result<CallOutcome, McpError> {
-        let mut params = CallToolRequestParams::new(tool).with_arguments(arguments);
-        if !meta.is_empty() {
-            params.meta = Some(RequestMetaObject(meta.into()));
-        }
-        let response = self
-            .running
-            .call_tool_once(params)
-            .await
-            .map_err(|error| McpError::using(&error, &self.endpoint))?;
-        match response {
-            CallToolResponse::Complete(result) => {
-                let outcome = CallOutcome::of(&result);
-                Ok(CallOutcome {
-                    text: self.endpoint.clear(outcome.text),
-                    ..outcome
-                })
+    /// Calls a tool. Dropping the future cancels the call at the server.
+    pub async fn call(&self, call: ToolCall) -> Result<CallAnswer, McpError> {
+        let request = CallToolRequest::new(call.into_params());
+        let request = ClientRequest::CallToolRequest(request);
+        let answer = self.send(request).await?;
+        let result = match answer {
+            ServerResult::CallToolResult(result) => result,
+            // Results without content have the form of these.
+            ServerResult::EmptyResult(_) | ServerResult::TaskAckResult(_) => {
+                CallToolResult::default()
             }
-            CallToolResponse::InputRequired(_) => Err(McpError::Unsupported("input of a person")),
+            ServerResult::InputRequiredResult(result) => {
+                return InputNeeded::of(result, &self.endpoint).map(CallAnswer::Input);
+            }
             // A task goes on at the server; nobody would fetch its result.
-            CallToolResponse::Task(_) => Err(McpError::Unsupported("a task in the background")),
-            _ => Err(McpError::Protocol("its answer has another form".to_owned())),
+            ServerResult::CreateTaskResult(_) => {
+                return Err(McpError::Unsupported("a task in the background"));
+            }
+            _ => return Err(McpError::Protocol("its answer has another form".to_owned())),
+        };
+        let outcome = CallOutcome::of(&result);
+        Ok(CallAnswer::Done(CallOutcome {
+            text: self.endpoint.clear(outcome.text),
+            ..outcome
+        }))
+    }
+
+    /// Returns whether the server speaks a version without a handshake, in which each request names what the
+    /// client can do.
+    fn is_stateless(&self) -> bool {
+        let info = self.running.peer_info();
+        info.is_some_and(|info| !info.protocol_version.has_initialize())
+    }
+
+    /// Sends a request, and says in it that a person can be asked, unless the server would ask while the call
+    /// is open. Dropping the future cancels the request at the server.
+    async fn send(&self, request: ClientRequest) -> Result<ServerResult, McpError> {
+        let mut options = PeerRequestOptions::no_options();
+        if self.is_stateless() {
+            let mut meta = RequestMetaObject::new();
+            meta.set_client_capabilities(capabilities());
+            options = options.with_meta(meta);
         }
+        let peer = self.running.peer();
+        let sent = peer.send_request_with_option(request, options).await;
+        let sent = sent.map_err(|error| McpError::using(&error, &self.endpoint))?;
+        let mut abandoned = Abandoned {
+            peer: peer.clone(),
+            request: Some(sent.id.clone()),
+        };
+        let answered = sent.await_response().await;
+        abandoned.request = None;
+        answered.map_err(|error| McpError::using(&error, &self.endpoint))
+    }
+}
+
+/// The things that a server may ask for before it goes on with a call: a form or a visit of a person.
+fn capabilities() -> ClientCapabilities {
+    let mut capabilities = ClientCapabilities::default();
+    let form = FormElicitationCapability::new().with_schema_validation(true);
+    let elicitation = ElicitationCapability::new().with_form(form);
+    capabilities.elicitation = Some(elicitation.with_url(UrlElicitationCapability::default()));
+    capabilities
+}
+
+/// A request without an answer so far. Dropping it tells the server that nobody waits for one.
+struct Abandoned {
+    peer: Peer<RoleClient>,
+    /// The request; `None` once it is answered.
+    request: Option<RequestId>,
+}
+
+impl Drop for Abandoned {
+    fn drop(&mut self) {
+        let Some(request) = self.request.take() else {
+            return;
+        };
+        let peer = self.peer.clone();
+        TaskTracker::new().spawn(async move {
+            let cancelled = CancelledNotification::new(CancelledNotificationParam::new(
+                Some(request),
+                Some("the call was given up".to_owned()),
+            ));
+            // A lost connection has no request to cancel.
+            let _ = peer.send_notification(cancelled.into()).await;
+        });
     }
 }
 
@@ -251,7 +310,8 @@ async fn serve(
     }
 }
 
-/// The client's side of a connection. It offers the server neither sampling nor elicitation nor roots.
+/// The client's side of a connection. A server that asks while a call is open gets no answer of a person, so that the
+/// handshake offers neither elicitation nor sampling nor roots; see [`capabilities`].
 struct Handler {
     list_changed: Arc<AtomicBool>,
 }

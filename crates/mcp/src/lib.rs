@@ -2,7 +2,8 @@
 //!
 //! An [`Endpoint`] is a server as the operator configured it. A [`Server`] keeps a connection to one,
 //! and its list of tools; it opens the connection when it is first needed, and again after a loss.
-//! [`Server::call`] calls a tool. Dropping that future cancels the call at the server. The bearer token of its
+//! [`Server::call`] calls a tool. Dropping that future cancels the call at the server. A server of 2026-07-28 may
+//! leave the call with questions to a person ([`CallAnswer::Input`]), and gets it again with the answers. The bearer token of its
 //! requests is fixed, or comes from a token server ([`ClientCredentials`]).
 //!
 //! The protocol is the SDK's ([`rmcp`]): 2026-07-28 if the server answers `server/discover`, else the
@@ -13,6 +14,7 @@
 //! are cleared of the credentials that were sent to the server.
 
 mod authorized;
+mod call;
 mod connection;
 mod endpoint;
 mod error;
@@ -22,6 +24,7 @@ mod program;
 mod server;
 mod tokens;
 
+pub use call::{CallAnswer, InputNeeded, Question, ToolCall};
 pub use connection::{Connection, ServerInfo};
 pub use endpoint::Endpoint;
 pub use error::McpError;

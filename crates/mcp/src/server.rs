@@ -4,15 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baton_outbound::Guard;
-use serde_json::{Map, Value};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use crate::call::{CallAnswer, ToolCall};
 use crate::connection::Connection;
 use crate::endpoint::Endpoint;
 use crate::error::McpError;
 use crate::listing::Listing;
-use crate::outcome::CallOutcome;
 
 /// The time for which a server that failed is not asked again, so that not every run waits for it.
 const REST: Duration = Duration::from_secs(10);
@@ -97,17 +96,12 @@ impl Server {
     }
 
     /// Calls a tool. Dropping the future cancels the call at the server.
-    pub async fn call(
-        &self,
-        tool: &str,
-        arguments: Map<String, Value>,
-        meta: Map<String, Value>,
-    ) -> Result<CallOutcome, McpError> {
+    pub async fn call(&self, call: ToolCall) -> Result<CallAnswer, McpError> {
         let connection = {
             let mut state = self.state.lock().await;
             self.connect(&mut state).await?
         };
-        connection.call(tool.to_owned(), arguments, meta).await
+        connection.call(call).await
     }
 
     async fn list(&self, state: &mut State) -> Result<Arc<Listing>, McpError> {

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use baton_harness::mcp_server::{Era, Manner, McpServer};
 use baton_harness::token_server::{TokenRequest, TokenServer};
-use baton_mcp::{ClientAuth, ClientCredentials, Endpoint, McpError, Server};
+use baton_mcp::{ClientAuth, ClientCredentials, Endpoint, McpError, Server, ToolCall};
 use baton_outbound::{Guard, Policy};
 use http::StatusCode;
-use serde_json::{Map, json};
+use serde_json::json;
 use url::Url;
 
 const LONG: Duration = Duration::from_mins(1);
@@ -30,8 +30,8 @@ fn client(server: &McpServer, tokens: &TokenServer, auth: ClientAuth) -> Server 
 }
 
 async fn echo(client: &Server) -> Result<String, McpError> {
-    let outcome = client.call("echo", Map::new(), Map::new()).await;
-    outcome.map(|outcome| outcome.text)
+    let answer = client.call(ToolCall::of("echo")).await;
+    answer.map(|answer| answer.done().unwrap().text)
 }
 
 fn guarded(number: usize) -> Manner {

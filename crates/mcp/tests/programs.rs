@@ -5,9 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use baton_harness::mcp_server::program;
-use baton_mcp::{CallOutcome, Endpoint, Health, McpError, Program, Server};
+use baton_mcp::{CallOutcome, Endpoint, Health, McpError, Program, Server, ToolCall};
 use baton_outbound::{Guard, Policy};
-use serde_json::Map;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -41,9 +40,8 @@ fn started(command: &[String], memory: u64) -> Heard {
 }
 
 async fn call(server: &Server, tool: &str) -> Result<CallOutcome, McpError> {
-    timeout(LONG, server.call(tool, Map::new(), Map::new()))
-        .await
-        .unwrap()
+    let answer = timeout(LONG, server.call(ToolCall::of(tool))).await;
+    answer.unwrap().map(|answer| answer.done().unwrap())
 }
 
 async fn said(server: &Server, tool: &str) -> String {
@@ -74,7 +72,7 @@ async fn nothing_that_a_program_began_outlives_it() {
         let ids: Vec<u32> = ids.split(' ').map(|id| id.parse().unwrap()).collect();
         assert!(ids.iter().all(|id| is_alive(*id)), "{ids:?}");
         if crashes {
-            let crashed = heard.server.call("crash", Map::new(), Map::new());
+            let crashed = heard.server.call(ToolCall::of("crash"));
             let _unanswered = timeout(Duration::from_millis(500), crashed).await;
             said(&heard.server, "say").await;
         } else {

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use baton_harness::mcp_server::{Era, Manner, McpServer};
-use baton_mcp::{CallOutcome, Connection, Endpoint, Health, McpError, Server};
+use baton_mcp::{
+    CallAnswer, CallOutcome, Connection, Endpoint, Health, McpError, Question, Server, ToolCall,
+};
 use baton_outbound::{Guard, Policy, Refused};
 use serde_json::{Map, Value, json};
 use url::Url;
@@ -23,6 +25,10 @@ fn guard() -> Guard {
 
 async fn open(server: &McpServer) -> Result<Connection, McpError> {
     Connection::open(Arc::new(endpoint(server, LONG)), &guard()).await
+}
+
+fn done(answer: Result<CallAnswer, McpError>) -> Result<CallOutcome, McpError> {
+    answer.map(|answer| answer.done().unwrap())
 }
 
 fn object(value: Value) -> Map<String, Value> {
@@ -51,16 +57,21 @@ async fn both_eras_are_spoken() {
 
         let meta = object(json!({"idempotencyKey": "k1"}));
         let arguments = object(json!({"text": "hello"}));
-        let outcome = connection.call("echo".into(), arguments, meta).await;
+        let call = ToolCall {
+            arguments,
+            meta,
+            ..ToolCall::of("echo")
+        };
+        let outcome = connection.call(call).await;
         let text = r#"{"text":"hello"}"#.to_owned();
-        assert_eq!(outcome, Ok(CallOutcome { ok: true, text }));
+        assert_eq!(done(outcome), Ok(CallOutcome { ok: true, text }));
         let call = &server.seen().calls[0];
         assert_eq!(call["_meta"]["idempotencyKey"], "k1");
 
-        let failed = connection.call("fail".into(), Map::new(), Map::new()).await;
+        let failed = connection.call(ToolCall::of("fail")).await;
         let text = "it went wrong".to_owned();
-        assert_eq!(failed, Ok(CallOutcome { ok: false, text }));
-        let unknown = connection.call("none".into(), Map::new(), Map::new()).await;
+        assert_eq!(done(failed), Ok(CallOutcome { ok: false, text }));
+        let unknown = connection.call(ToolCall::of("none")).await;
         assert!(
             matches!(unknown, Err(McpError::Answered { code: -32602, .. })),
             "{unknown:?}"
@@ -83,7 +94,7 @@ async fn a_dropped_call_is_cancelled_at_the_server() {
     for era in [Era::Modern, Era::Legacy] {
         let server = McpServer::start(era, Manner::Honest).await.unwrap();
         let connection = open(&server).await.unwrap();
-        let call = connection.call("wait".into(), Map::new(), Map::new());
+        let call = connection.call(ToolCall::of("wait"));
         let called = server.wait_until(|seen| seen.calls.len() == 1);
         tokio::select! {
             outcome = call => panic!("{outcome:?}"),
@@ -94,9 +105,9 @@ async fn a_dropped_call_is_cancelled_at_the_server() {
             Era::Legacy => server.wait_until(|seen| seen.cancelled == 1).await,
         };
         server.open_gate();
-        let outcome = connection.call("wait".into(), Map::new(), Map::new()).await;
+        let outcome = connection.call(ToolCall::of("wait")).await;
         assert_eq!(
-            outcome.unwrap().text,
+            done(outcome).unwrap().text,
             "waited",
             "the connection still works"
         );
@@ -131,7 +142,7 @@ async fn a_server_that_goes_away_and_comes_back_is_noticed_once_each() {
     });
     for _ in 0..2 {
         assert_eq!(client.tools().await, Err(McpError::Unreachable));
-        let call = client.call("echo", Map::new(), Map::new()).await;
+        let call = client.call(ToolCall::of("echo")).await;
         assert_eq!(call, Err(McpError::Unreachable));
     }
     assert_eq!(
@@ -218,6 +229,66 @@ async fn a_credential_is_sent_and_never_comes_back() {
     let listing = connection.list_tools().await.unwrap();
     let leak = listing.get("leak").unwrap();
     assert_eq!(leak.description, "You sent Bearer [secret]");
-    let outcome = connection.call("leak".into(), Map::new(), Map::new()).await;
-    assert_eq!(outcome.unwrap().text, "You sent Bearer [secret]");
+    let outcome = connection.call(ToolCall::of("leak")).await;
+    assert_eq!(done(outcome).unwrap().text, "You sent Bearer [secret]");
+}
+
+/// Guards that a server of the later era may ask, gets its own state back, and reads what the client can do with
+/// each call. One of the earlier era is not offered that.
+#[tokio::test]
+async fn a_server_may_ask_a_person_and_gets_its_call_again_with_the_answer() {
+    let server = McpServer::start(Era::Modern, Manner::Asks).await.unwrap();
+    let connection = open(&server).await.unwrap();
+    let asked = connection.call(ToolCall::of("ask")).await.unwrap();
+    let CallAnswer::Input(needed) = asked else {
+        panic!("{asked:?}");
+    };
+    let [question] = &needed.questions[..] else {
+        panic!("{needed:?}");
+    };
+    let Question { id, message, .. } = question;
+    assert_eq!((&**id, &**message), ("who", "Who pays?"));
+    let schema = question.schema.as_ref().unwrap();
+    assert_eq!(schema["required"], json!(["name"]));
+    assert_eq!(needed.state.as_deref(), Some("1 \u{0}\"state\""));
+
+    let answer = json!({"action": "accept", "content": {"name": "Ada"}});
+    let again = ToolCall {
+        state: needed.state,
+        answers: vec![("who".to_owned(), answer)],
+        ..ToolCall::of("ask")
+    };
+    let outcome = done(connection.call(again).await).unwrap();
+    assert_eq!(outcome.text, r#"accept {"name":"Ada"}"#);
+    let capabilities = "io.modelcontextprotocol/clientCapabilities";
+    for call in server.seen().calls {
+        let offered = &call["_meta"][capabilities]["elicitation"];
+        assert!(
+            offered["form"].is_object() && offered["url"].is_object(),
+            "{call}"
+        );
+    }
+
+    for (kind, why) in [("sampling", "sampling"), ("roots", "roots")] {
+        let call = ToolCall {
+            arguments: object(json!({ "kind": kind })),
+            ..ToolCall::of("ask")
+        };
+        let refused = connection.call(call).await.unwrap_err();
+        assert!(refused.to_string().contains(why), "{refused}");
+    }
+    for kind in ["large_state", "many", "large_schema"] {
+        let call = ToolCall {
+            arguments: object(json!({ "kind": kind })),
+            ..ToolCall::of("ask")
+        };
+        let refused = connection.call(call).await.unwrap_err();
+        assert_eq!(refused.kind(), "too_much", "{kind}: {refused}");
+    }
+
+    let legacy = McpServer::start(Era::Legacy, Manner::Asks).await.unwrap();
+    let connection = open(&legacy).await.unwrap();
+    let refused = connection.call(ToolCall::of("ask")).await.unwrap_err();
+    assert_eq!(refused.kind(), "error", "{refused}");
+    assert_eq!(legacy.seen().capabilities, json!({}));
 }

@@ -19,11 +19,19 @@ pub enum ApprovalReason {
     /// The run has reached a limit of its own, and waits for a higher one.
     #[serde(rename = "budget")]
     Budget,
+    /// The tool's server asks for something in the middle of the call.
+    #[serde(rename = "input")]
+    Input,
 }
 
 impl ApprovalReason {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::OutcomeUnknown, Self::ApprovalRequired, Self::Budget];
+    pub const ALL: [Self; 4] = [
+        Self::OutcomeUnknown,
+        Self::ApprovalRequired,
+        Self::Budget,
+        Self::Input,
+    ];
 
     /// The name in JSON and SQL.
     pub const fn as_str(self) -> &'static str {
@@ -31,6 +39,7 @@ impl ApprovalReason {
             Self::OutcomeUnknown => "outcome unknown",
             Self::ApprovalRequired => "approval required",
             Self::Budget => "budget",
+            Self::Input => "input",
         }
     }
 
@@ -40,6 +49,7 @@ impl ApprovalReason {
             Self::OutcomeUnknown => &["retry", "result", "fail"],
             Self::ApprovalRequired => &["approve", "reject"],
             Self::Budget => &["raise", "stop"],
+            Self::Input => &["accept", "decline", "cancel"],
         }
     }
 }
@@ -82,7 +92,8 @@ impl ApprovalScope {
 /// A decision about a question. As JSON, `{"decision": "retry"}`, `{"decision": "result", "result": "…"}` or
 /// `{"decision": "fail", "reason": "…"}` for a call of unknown outcome. `{"decision": "approve"}` or
 /// `{"decision": "reject", "reason": "…"}` for a call that requires approval. `{"decision": "raise", "limits":
-/// {…}}` or `{"decision": "stop"}` for a run at a limit of its own.
+/// {…}}` or `{"decision": "stop"}` for a run at a limit of its own. `{"decision": "accept", "content": {…}}`,
+/// `{"decision": "decline"}` or `{"decision": "cancel"}` for the server of a tool that asks for input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "decision", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Decision {
@@ -127,6 +138,18 @@ pub enum Decision {
     },
     /// The run ends at the limit.
     Stop {},
+    /// The server of the tool gets what it asks for, and the call goes on.
+    Accept {
+        /// An object that matches the schema of the question, at most 64 KiB of JSON. Fields that are left out get
+        /// the defaults of the schema. A question that only shows addresses takes none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(value_type = Option<Object>)]
+        content: Option<Map<String, Value>>,
+    },
+    /// The server reads that the person does not give it, and the call goes on.
+    Decline {},
+    /// The server reads that the person did not choose, and the call goes on.
+    Cancel {},
 }
 
 impl Decision {
@@ -134,8 +157,9 @@ impl Decision {
     pub const MAX_TEXT: usize = 64 << 10;
 
     /// The names in JSON and SQL.
-    pub const NAMES: [&str; 7] = [
-        "retry", "result", "fail", "approve", "reject", "raise", "stop",
+    pub const NAMES: [&str; 10] = [
+        "retry", "result", "fail", "approve", "reject", "raise", "stop", "accept", "decline",
+        "cancel",
     ];
 
     /// The name in JSON and SQL.
@@ -148,6 +172,9 @@ impl Decision {
             Self::Reject { .. } => "reject",
             Self::Raise { .. } => "raise",
             Self::Stop {} => "stop",
+            Self::Accept { .. } => "accept",
+            Self::Decline {} => "decline",
+            Self::Cancel {} => "cancel",
         }
     }
 
@@ -164,7 +191,13 @@ impl Decision {
     /// Returns the result or reason that comes with it.
     pub fn text(&self) -> Option<&str> {
         match self {
-            Self::Retry {} | Self::Approve { .. } | Self::Raise { .. } | Self::Stop {} => None,
+            Self::Retry {}
+            | Self::Approve { .. }
+            | Self::Raise { .. }
+            | Self::Stop {}
+            | Self::Accept { .. }
+            | Self::Decline {}
+            | Self::Cancel {} => None,
             Self::Result { result: text }
             | Self::Fail { reason: text }
             | Self::Reject { reason: text } => Some(text),
@@ -187,6 +220,14 @@ impl Decision {
         }
     }
 
+    /// Returns the content that the server of a tool asked for.
+    pub const fn content(&self) -> Option<&Map<String, Value>> {
+        match self {
+            Self::Accept { content } => content.as_ref(),
+            _ => None,
+        }
+    }
+
     /// Returns the calls that it allows beyond its own; `once` if it allows none.
     pub const fn scope(&self) -> ApprovalScope {
         match self {
@@ -196,7 +237,7 @@ impl Decision {
     }
 
     /// Returns the decision of this name; `None` if no decision has it. `text` is the result or reason, or the
-    /// JSON of raised limits.
+    /// JSON of raised limits or of a content.
     pub fn from_parts(
         name: &str,
         text: Option<String>,
@@ -214,6 +255,14 @@ impl Decision {
                 .ok()
                 .map(|limits| Self::Raise { limits }),
             "stop" => Some(Self::Stop {}),
+            "accept" if text.is_empty() => Some(Self::Accept { content: None }),
+            "accept" => serde_json::from_str(&text)
+                .ok()
+                .map(|content| Self::Accept {
+                    content: Some(content),
+                }),
+            "decline" => Some(Self::Decline {}),
+            "cancel" => Some(Self::Cancel {}),
             _ => None,
         }
     }
@@ -276,12 +325,26 @@ mod tests {
                 },
             ),
             (r#"{"decision":"stop"}"#, Decision::Stop {}),
+            (
+                r#"{"decision":"accept","content":{"name":"Ada"}}"#,
+                Decision::Accept {
+                    content: Some(Map::from_iter([("name".to_owned(), Value::from("Ada"))])),
+                },
+            ),
+            (
+                r#"{"decision":"accept"}"#,
+                Decision::Accept { content: None },
+            ),
+            (r#"{"decision":"decline"}"#, Decision::Decline {}),
+            (r#"{"decision":"cancel"}"#, Decision::Cancel {}),
         ] {
             assert_eq!(serde_json::from_str::<Decision>(json).unwrap(), decision);
             assert_eq!(serde_json::to_string(&decision).unwrap(), json);
             let limits = decision.raised_limits().map(serde_json::to_string);
             let text = decision.text().map(str::to_owned);
             let text = text.or(limits.transpose().unwrap());
+            let content = decision.content().map(serde_json::to_string);
+            let text = text.or(content.transpose().unwrap());
             let arguments = decision.edited_arguments().cloned();
             let scope = decision.scope();
             let again = Decision::from_parts(decision.as_str(), text, arguments, scope);
@@ -300,6 +363,8 @@ mod tests {
             r#"{"decision":"raise"}"#,
             r#"{"decision":"raise","limits":{"max_turns":3}}"#,
             r#"{"decision":"stop","reason":"x"}"#,
+            r#"{"decision":"accept","content":[]}"#,
+            r#"{"decision":"decline","content":{}}"#,
         ] {
             assert!(serde_json::from_str::<Decision>(json).is_err(), "{json}");
         }

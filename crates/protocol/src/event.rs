@@ -19,6 +19,7 @@ use utoipa::ToSchema;
 
 use crate::event_id::EventId;
 use crate::ids::{ApprovalId, MessageId, RunId};
+use crate::input::RequestedInput;
 use crate::limits::{RequestLimits, UsedUp};
 use crate::run::{FinishReason, RunError};
 use crate::usage::Usage;
@@ -211,6 +212,9 @@ pub struct ApprovalRequested {
     /// The time by which somebody must decide; left out by older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<DateTime<Utc>>,
+    /// The input that the tool's server asks for; left out for other reasons.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<RequestedInput>,
 }
 
 /// `budget.reached`.

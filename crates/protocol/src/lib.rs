@@ -15,6 +15,7 @@ pub mod event;
 pub mod event_id;
 pub mod fence;
 pub mod ids;
+pub mod input;
 mod invalid;
 pub mod job;
 pub mod limits;
@@ -42,6 +43,7 @@ pub use ids::{
     AgentId, ApiKeyId, ApprovalId, AuditId, FeedbackId, InviteId, MessageId, RunId, SessionId,
     TenantId, ThreadId, UserId, WorkerId,
 };
+pub use input::{CallPause, InputRequest, RequestedInput};
 pub use invalid::Invalid;
 pub use job::{Job, JobError, Lane, SubmitJob};
 pub use limits::{InvalidLimit, OnLimit, ReachedLimit, RequestLimits, UseLimits, UsedUp};

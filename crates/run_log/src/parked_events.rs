@@ -30,6 +30,7 @@ pub fn question_event(approval: &ApprovalRecord) -> EventData {
         arguments: shown_arguments(&approval.arguments).to_owned(),
         reason: approval.reason.as_str().to_owned(),
         expires_at: Some(approval.expires_at),
+        input: approval.input.clone(),
     })
 }
 
@@ -105,6 +106,7 @@ mod tests {
                 arguments: "{}".into(),
                 parameters: None,
                 reached: None,
+                input: None,
                 created_at: now,
                 expires_at: now,
                 decided: None,

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use baton_protocol::{
-    ApiKeyId, ApprovalId, ApprovalReason, Decision, Nanos, ReachedLimit, RunId, TenantId,
+    ApiKeyId, ApprovalId, ApprovalReason, Decision, Nanos, ReachedLimit, RequestedInput, RunId,
+    TenantId,
 };
 use chrono::{DateTime, Utc};
 use sqlx::PgExecutor;
@@ -38,9 +39,11 @@ pub struct ApprovalRecord {
     pub parameters: Option<String>,
     /// The limit that the run has reached; `None` for a call.
     pub reached: Option<ReachedLimit>,
+    /// The input that the tool's server asks for; `None` for other reasons.
+    pub input: Option<RequestedInput>,
     /// The time at which the run was parked.
     pub created_at: DateTime<Utc>,
-    /// The time at which it is decided as `fail`, `reject` or `stop`, if nobody has decided it before.
+    /// The time at which it is decided as `fail`, `reject`, `stop` or `cancel`, if nobody has decided it before.
     pub expires_at: DateTime<Utc>,
     /// The decision; `None` while the question is open.
     pub decided: Option<Decided>,
@@ -71,6 +74,7 @@ struct Row {
     arguments: Option<String>,
     parameters: Option<String>,
     reached: Option<String>,
+    input: Option<String>,
     created_at: DateTime<Utc>,
     expires_at: DateTime<Utc>,
     decision: Option<String>,
@@ -92,6 +96,7 @@ impl Row {
         let reached = reached
             .transpose()
             .map_err(|error| StoreError::unreadable("approvals.reached", &error.to_string()))?;
+        let input = columns::requested_input(self.input.as_deref())?;
         Ok(ApprovalRecord {
             id: ApprovalId::from_uuid(self.id),
             run: RunId::from_uuid(self.run_id),
@@ -103,6 +108,7 @@ impl Row {
             arguments: self.arguments.unwrap_or_default(),
             parameters: self.parameters,
             reached,
+            input,
             created_at: self.created_at,
             expires_at: self.expires_at,
             decided: decision.zip(self.decided_at).map(|(decision, at)| Decided {
@@ -129,7 +135,8 @@ async fn approvals_of(
                CASE a.reason WHEN 'outcome unknown'
                    THEN coalesce(approved.arguments::text, s.arguments) ELSE s.arguments
                END AS arguments,
-               a.parameters::text AS parameters, a.reached::text AS reached, a.created_at,
+               a.parameters::text AS parameters, a.reached::text AS reached,
+               a.input::text AS input, a.created_at,
                a.expires_at, a.decision, a.answer,
                a.arguments::text AS edited, a.decided_at, a.decided_by,
                g.approval_id IS NOT NULL AS "granted!", g.thread_id AS "granted_thread?",
@@ -181,7 +188,8 @@ impl TenantTx {
                    CASE a.reason WHEN 'outcome unknown'
                        THEN coalesce(approved.arguments::text, s.arguments) ELSE s.arguments
                    END AS arguments,
-                   a.parameters::text AS parameters, a.reached::text AS reached, a.created_at,
+                   a.parameters::text AS parameters, a.reached::text AS reached,
+                   a.input::text AS input, a.created_at,
                    a.expires_at, a.decision, a.answer, a.arguments::text AS edited, a.decided_at, a.decided_by,
                    -- An open question has granted nothing.
                    false AS "granted!", NULL::uuid AS "granted_thread?",

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use baton_protocol::{
     ApprovalReason, ApprovalScope, CallFailure, Decision, Effect, EventId, FinishReason, Lane,
-    Outcome, Role, RunError, RunStatus, Usage,
+    Outcome, RequestedInput, Role, RunError, RunStatus, Usage,
 };
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -117,6 +117,13 @@ pub(crate) fn decision(
     Decision::from_parts(&name, answer, arguments, scope)
         .map(Some)
         .ok_or_else(|| StoreError::unreadable("approvals.decision", &name))
+}
+
+/// Reads the input that a question asks for.
+pub(crate) fn requested_input(json: Option<&str>) -> Result<Option<RequestedInput>, StoreError> {
+    json.map(serde_json::from_str)
+        .transpose()
+        .map_err(|error| StoreError::unreadable("approvals.input", &error.to_string()))
 }
 
 /// Returns the scope of an approval with this grant.

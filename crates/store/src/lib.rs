@@ -107,8 +107,8 @@ pub use sessions::{
 };
 pub use sign_in_throttle::TryRate;
 pub use steps::{
-    CallCommit, CallState, CompactionCommit, GivenCallsCommit, NewCall, RecordedEvents, StepData,
-    StepKind, StepRecord, StepState, TurnCommit, TurnTimes,
+    CallCommit, CallState, CompactionCommit, GivenCallsCommit, NewCall, PauseCommit, PausedCall,
+    RecordedEvents, StepData, StepKind, StepRecord, StepState, TurnCommit, TurnTimes,
 };
 pub use stream_tickets::{StreamTicket, TicketMaker};
 pub use system::{OneCommit, SystemTx};

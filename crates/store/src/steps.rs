@@ -8,8 +8,8 @@ mod times;
 mod turns;
 
 use baton_protocol::{
-    ApprovalScope, CallFailure, Decision, Effect, EventId, FinishReason, MessageId, RunId,
-    TenantId, Usage,
+    ApprovalScope, CallFailure, CallPause, Decision, Effect, EventId, FinishReason, MessageId,
+    RunId, TenantId, Usage,
 };
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
@@ -20,7 +20,7 @@ use crate::errors::StoreError;
 use crate::system::SystemTx;
 use crate::tenant_tx::TenantTx;
 
-pub use calls::CallCommit;
+pub use calls::{CallCommit, PauseCommit};
 pub(crate) use calls::{CallCommitRow, commit_call_group};
 pub use compactions::CompactionCommit;
 pub use given::GivenCallsCommit;
@@ -43,7 +43,7 @@ pub struct StepRecord {
     pub cut_message: Option<Box<RawValue>>,
     /// The other fields of a turn's answer, which are passed on unread.
     pub answer_fields: Option<Box<RawValue>>,
-    /// The event that showed the beginning of a finished call.
+    /// The event that showed the beginning of a call that is finished, or that its server has left.
     pub started_event_id: Option<EventId>,
     /// The last event that its record covers; `None` before it is finished.
     pub last_event_id: Option<EventId>,
@@ -94,6 +94,8 @@ pub enum StepData {
         edited_arguments: Option<String>,
         /// The effect of a repetition.
         effect: Effect,
+        /// The state in which its server has left it without a result; `None` before, and after the result.
+        paused: Option<Box<PausedCall>>,
         /// Its progress.
         state: CallState,
     },
@@ -111,6 +113,15 @@ pub enum StepData {
         /// The event that shows its acceptance; `None` if a process of the version before took it.
         accepted_event_id: Option<EventId>,
     },
+}
+
+/// A call that its server has left without a result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PausedCall {
+    /// The state in which the server has left it.
+    pub pause: CallPause,
+    /// A person's answer to the server's questions; `None` before, or if it asked for nothing.
+    pub given: Option<Decision>,
 }
 
 /// The progress of a call.
@@ -219,9 +230,33 @@ struct Row {
     edited_arguments: Option<String>,
     position: Option<i32>,
     accepted_event_id: Option<i64>,
+    paused: Option<String>,
+    given: Option<String>,
+    given_answer: Option<String>,
+    given_input: Option<String>,
 }
 
 impl Row {
+    /// Reads the state in which a server has left a call, with the answer to its newest questions.
+    fn paused_call(&self) -> Result<Option<Box<PausedCall>>, StoreError> {
+        let Some(paused) = self.paused.as_deref() else {
+            return Ok(None);
+        };
+        let pause = serde_json::from_str(paused)
+            .map_err(|error| StoreError::unreadable("steps.paused", &error.to_string()))?;
+        let input = columns::requested_input(self.given_input.as_deref())?;
+        let CallPause::Input { asked, .. } = &pause;
+        // The newest question may be one of an earlier round.
+        let is_of_it = input.is_some_and(|input| input.round == asked.round);
+        let given = if is_of_it {
+            let (name, answer) = (self.given.clone(), self.given_answer.clone());
+            columns::decision(name, answer, None, ApprovalScope::Once)?
+        } else {
+            None
+        };
+        Ok(Some(Box::new(PausedCall { pause, given })))
+    }
+
     fn read(self) -> Result<StepRecord, StoreError> {
         let state = StepState::ALL
             .into_iter()
@@ -237,6 +272,7 @@ impl Row {
             self.total_tokens.unwrap_or(0),
             self.usage_estimated,
         );
+        let paused = self.paused_call()?;
         let arguments = self.decided_arguments.as_deref();
         // Its scope is in the grants.
         let decision =
@@ -266,6 +302,7 @@ impl Row {
                 arguments: self.arguments.unwrap_or_default(),
                 edited_arguments: self.edited_arguments,
                 effect: columns::effect(self.effect.as_deref().unwrap_or_default())?,
+                paused,
                 state: match state {
                     StepState::Pending => CallState::Pending { decision },
                     StepState::Started => CallState::Started { decision },
@@ -319,7 +356,9 @@ async fn steps_of(
                asked.decision AS "decision?", asked.answer AS "answer?",
                asked.arguments::text AS decided_arguments,
                edited.arguments::text AS edited_arguments,
-               sent.position AS "position?", sent.accepted_event_id AS "accepted_event_id?"
+               sent.position AS "position?", sent.accepted_event_id AS "accepted_event_id?",
+               s.paused::text AS paused, given.decision AS "given?", given.answer AS "given_answer?",
+               given.input AS "given_input?"
         FROM steps AS s
         -- A decision is about the call as it was, begun or not, when it was asked for.
         LEFT JOIN approvals AS asked
@@ -335,6 +374,16 @@ async fn steps_of(
         LEFT JOIN run_inputs AS sent
                ON s.kind = 'input' AND sent.tenant_id = s.tenant_id AND sent.run_id = s.run_id
                   AND sent.step = s.step
+        -- The newest questions of a server that has left its call.
+        LEFT JOIN LATERAL (
+            SELECT approvals.decision, approvals.answer, approvals.input::text AS input
+            FROM approvals
+            WHERE s.paused IS NOT NULL AND approvals.tenant_id = s.tenant_id
+              AND approvals.run_id = s.run_id AND approvals.step = s.step
+              AND approvals.reason = 'input'
+            ORDER BY approvals.attempt DESC
+            LIMIT 1
+        ) AS given ON true
         WHERE s.tenant_id = $1 AND s.run_id = $2
         ORDER BY s.step
         "#,

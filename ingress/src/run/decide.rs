@@ -1,4 +1,5 @@
-//! Decides the questions that a parked run waits for: about tool calls, or about a limit of the run. The row decides; the job that
+//! Decides the questions that a parked run waits for: about tool calls, a limit of the run, or the input of a
+//! tool's server. The row decides; the job that
 //! follows only saves time.
 
 use std::borrow::Cow;
@@ -6,8 +7,8 @@ use std::borrow::Cow;
 use baton_admission::tool_arguments;
 use baton_nats::{Bus, JobHeaders};
 use baton_protocol::{
-    ApiKeyId, ApprovalId, ApprovalScope, Decision, InvalidLimit, Nanos, RequestLimits, RunId,
-    TenantId,
+    ApiKeyId, ApprovalId, ApprovalScope, Decision, InvalidLimit, Nanos, RequestLimits,
+    RequestedInput, RunId, TenantId,
 };
 use baton_store::{ApprovalRecord, AuditEntry, DecideOutcome, RaiseBounds, Store, TenantTx};
 use http::StatusCode;
@@ -58,11 +59,14 @@ impl Decider {
         let mut decided = Vec::new();
         let mut job = None;
         for wish in wishes {
-            if let Err(refusal) = check(&mut tx, run, wish).await? {
-                outcomes.push(Err(refusal));
-                continue;
-            }
-            let outcome = tx.decide(run, wish.approval, wish.decision, by).await?;
+            let decision = match check(&mut tx, run, wish).await? {
+                Ok(decision) => decision,
+                Err(refusal) => {
+                    outcomes.push(Err(refusal));
+                    continue;
+                }
+            };
+            let outcome = tx.decide(run, wish.approval, &decision, by).await?;
             if let DecideOutcome::Decided { newly, queued } = &outcome {
                 if *newly {
                     tx.record_audit(&wish.audit).await?;
@@ -87,12 +91,14 @@ impl Decider {
     }
 }
 
-/// Checks the texts, arguments and limits of a decision. The outer error is a fault of the ledger.
-async fn check(
+/// Checks the texts, arguments, limits and content of a decision. Returns the decision, in which the defaults of
+/// the asked schema fill the content. The outer error is a fault of the ledger.
+async fn check<'a>(
     tx: &mut TenantTx,
     run: RunId,
-    wish: &Wish<'_>,
-) -> Result<Result<(), ApiError>, ApiError> {
+    wish: &Wish<'a>,
+) -> Result<Result<Cow<'a, Decision>, ApiError>, ApiError> {
+    let as_wished = Cow::Borrowed(wish.decision);
     let text = wish.decision.text();
     if text.is_some_and(|text| text.len() > Decision::MAX_TEXT) {
         let message = format!("the text may be at most {} bytes long", Decision::MAX_TEXT);
@@ -101,19 +107,28 @@ async fn check(
     }
     let arguments = wish.decision.edited_arguments();
     let limits = wish.decision.raised_limits();
-    if arguments.is_none() && limits.is_none() {
-        return Ok(Ok(()));
+    let accepts = matches!(wish.decision, Decision::Accept { .. });
+    if arguments.is_none() && limits.is_none() && !accepts {
+        return Ok(Ok(as_wished));
     }
     let asked = tx.run_approvals(run).await?;
     let Some(asked) = asked.into_iter().find(|asked| asked.id == wish.approval) else {
         return Ok(Err(ApiError::no_such_approval()));
     };
     if let Some(arguments) = arguments {
-        return Ok(check_arguments(&asked, arguments));
+        return Ok(check_arguments(&asked, arguments).map(|()| as_wished));
+    }
+    if accepts {
+        // A question about something else is refused with its own reason.
+        let Some(input) = &asked.input else {
+            return Ok(Ok(as_wished));
+        };
+        let content = check_content(input, wish.decision.content());
+        return Ok(content.map(|content| Cow::Owned(Decision::Accept { content })));
     }
     // A question that is decided, or about something else, is refused with its own reason.
     let (Some(limits), Some(reached), None) = (limits, &asked.reached, &asked.decided) else {
-        return Ok(Ok(()));
+        return Ok(Ok(as_wished));
     };
     let Some(bounds) = tx.raise_bounds(run).await? else {
         return Ok(Err(ApiError::no_such_run()));
@@ -121,6 +136,7 @@ async fn check(
     let checked = reached
         .check_raise(limits, bounds.lived)
         .and_then(|()| within_key(limits, &bounds));
+    let checked = checked.map(|()| as_wished);
     Ok(checked.map_err(|InvalidLimit { field, message }| {
         ApiError::new(StatusCode::BAD_REQUEST, "invalid_limit", message)
             .param(format!("limits.{field}"))
@@ -205,6 +221,39 @@ pub(crate) fn words(decision: &Decision) -> Cow<'static, str> {
 #[derive(Debug, thiserror::Error)]
 #[error("the schema that was stored with a question cannot be used: {0}")]
 struct UnusableSchema(String);
+
+/// Checks the content that a person gives to the server of a tool: its length, and its match with the schema of
+/// the question. Returns it with the defaults of the schema.
+fn check_content(
+    input: &RequestedInput,
+    content: Option<&Map<String, Value>>,
+) -> Result<Option<Map<String, Value>>, ApiError> {
+    let invalid = |message: String| {
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        Err(ApiError::new(status, "invalid_content", message).param("content"))
+    };
+    let Some(schema) = input.schema() else {
+        return match content {
+            None => Ok(None),
+            Some(_) => invalid("the question takes no `content`: leave it out".to_owned()),
+        };
+    };
+    let filled = input.filled(content).map(Value::Object).unwrap_or_default();
+    if filled.to_string().len() > Decision::MAX_TEXT {
+        let most = Decision::MAX_TEXT;
+        return invalid(format!("`content` may be at most {most} bytes of JSON"));
+    }
+    // The worker that asked has compiled it.
+    let schema = tool_arguments::compile(&schema)
+        .map_err(|error| ApiError::internal(&UnusableSchema(error)))?;
+    match (tool_arguments::mistakes(&schema, &filled), filled) {
+        (None, Value::Object(filled)) => Ok(Some(filled)),
+        (mistakes, _) => invalid(format!(
+            "`content` does not match the schema of the question:{}",
+            mistakes.unwrap_or_default()
+        )),
+    }
+}
 
 /// Checks arguments that a person gives in place of the model's: their length, and their match with the schema
 /// that the tool had when the question was asked.

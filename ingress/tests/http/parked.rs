@@ -66,6 +66,7 @@ pub(crate) async fn park_calls(
             reason,
             parameters: parameters.map(Value::to_string),
             reached: None,
+            input: None,
         });
     }
     let park = ParkCommit {
@@ -99,6 +100,7 @@ pub(crate) async fn park_at_limit(f: &Fixture, tenant: TenantId, run: RunId) -> 
                 tool_calls: 0,
             },
         }),
+        input: None,
     };
     let park = ParkCommit {
         approvals: &[question],

@@ -310,6 +310,7 @@ async fn a_call_that_waits_for_a_person_names_its_run() {
                 reason: ApprovalReason::OutcomeUnknown,
                 parameters: None,
                 reached: None,
+                input: None,
             }],
             expire_after: std::time::Duration::from_hours(1),
             last_event_id: EventId::new(1, 2),
@@ -324,6 +325,7 @@ async fn a_call_that_waits_for_a_person_names_its_run() {
                     arguments: "{}".into(),
                     reason: "outcome unknown".into(),
                     expires_at: None,
+                    input: None,
                 },
             ))
             .await;

@@ -67,6 +67,9 @@ pub enum Manner {
     TellsSecrets,
     /// Refuses every request without this bearer token.
     Guarded(String),
+    /// Lists the tool `ask`, which asks a person before it answers. Its argument `rounds` is the number of times
+    /// that it asks, and `kind` its question: see `answer.rs`. With `hold`, its result waits for the gate.
+    Asks,
 }
 
 /// The requests so far.
@@ -80,6 +83,8 @@ pub struct Seen {
     pub cancelled: usize,
     /// Calls with a connection that the client closed before the answer.
     pub abandoned: usize,
+    /// The capabilities that the client named in the handshake.
+    pub capabilities: Value,
 }
 
 /// Is given the parameters of each call before the call takes place.

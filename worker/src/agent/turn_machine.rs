@@ -6,8 +6,11 @@
 //! crash, and this is how a run is resumed.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use baton_protocol::{Decision, Effect, FinishReason, OnLimit, Outcome, RunLimits, Usage};
+use baton_protocol::{
+    CallPause, Decision, Effect, EventId, FinishReason, OnLimit, Outcome, RunLimits, Usage,
+};
 
 /// A call that the model made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +27,27 @@ pub struct Call {
     pub side: CallSide,
     /// Whether a person must approve it before it is made.
     pub needs_approval: bool,
+    /// The state in which its server has left it; `None` for a call that was not left.
+    pub resumes: Option<Arc<Resumption>>,
+}
+
+/// The state from which a call goes on that its server has left without a result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resumption {
+    /// The state in which the server has left it.
+    pub pause: CallPause,
+    /// A person's answer to the server's questions; `None` before, or if it asked for nothing.
+    pub given: Option<Decision>,
+    /// The event that showed the beginning of the call.
+    pub started: EventId,
+}
+
+impl Resumption {
+    /// Returns whether a person must answer first.
+    const fn waits(&self) -> bool {
+        let CallPause::Input { asked, .. } = &self.pause;
+        !asked.requests.is_empty() && self.given.is_none()
+    }
 }
 
 /// The party that executes a call.
@@ -66,6 +90,8 @@ pub enum Standing {
     NeedsApproval,
     /// It was started and must not be executed twice: a person has to decide.
     OutcomeUnknown,
+    /// Its server has left it with questions: a person has to answer them first.
+    NeedsInput,
     /// A person has decided its result: it is not executed.
     Settled {
         /// Whether the call succeeded.
@@ -85,6 +111,14 @@ impl Standing {
         }
     }
 
+    /// Returns the handling of a call that its server has left.
+    fn of_paused(call: &Call) -> Self {
+        match &call.resumes {
+            Some(resumed) if resumed.waits() => Self::NeedsInput,
+            _ => Self::Open,
+        }
+    }
+
     /// Returns the handling of a call that was started and has no result.
     const fn of_started(call: &Call) -> Self {
         match call.side {
@@ -95,7 +129,11 @@ impl Standing {
 
     fn of_decided(decision: Decision) -> Self {
         match decision {
-            Decision::Retry {} | Decision::Approve { .. } => Self::Open,
+            Decision::Retry {}
+            | Decision::Approve { .. }
+            | Decision::Accept { .. }
+            | Decision::Decline {}
+            | Decision::Cancel {} => Self::Open,
             // These decide about a run at its limit, never about a call.
             Decision::Raise { .. } | Decision::Stop {} => Self::NeedsApproval,
             Decision::Result { result } => Self::Settled {
@@ -120,7 +158,7 @@ impl Standing {
     /// Returns whether a person has to decide before the call goes on.
     const fn waits(&self) -> bool {
         match self {
-            Self::NeedsApproval | Self::OutcomeUnknown => true,
+            Self::NeedsApproval | Self::OutcomeUnknown | Self::NeedsInput => true,
             Self::Open | Self::Settled { .. } => false,
         }
     }
@@ -147,6 +185,8 @@ pub enum Recorded {
     Turn(FinishedTurn),
     /// The result of the call with this step.
     CallFinished(u32),
+    /// The server of the call with this step has left it without a result, as the call says.
+    CallPaused(u32),
     /// The call with this step was started, and nobody has decided about it since.
     CallStarted(u32),
     /// A person has decided about the call with this step since it was recorded or started.
@@ -295,6 +335,11 @@ impl TurnMachine {
                 Recorded::CallFinished(step) => machine.call_finished(step),
                 Recorded::Input => machine.input_applied(),
                 Recorded::Compaction(usage) => machine.compaction_finished(usage),
+                Recorded::CallPaused(step) => {
+                    if let Some(recorded) = machine.open.get_mut(&step) {
+                        recorded.standing = Standing::of_paused(&recorded.call);
+                    }
+                }
                 Recorded::CallStarted(step) => {
                     if let Some(recorded) = machine.open.get_mut(&step) {
                         recorded.standing = Standing::of_started(&recorded.call);
@@ -464,6 +509,14 @@ impl TurnMachine {
             Origin::Given | Origin::GivenAndRecorded => Origin::GivenAndRecorded,
         };
         self.open_calls(calls)
+    }
+
+    /// Takes the recorded state in which a server has left its call.
+    pub fn call_paused(&mut self, step: u32, resumes: Resumption) {
+        if let Some(recorded) = self.open.get_mut(&step) {
+            recorded.call.resumes = Some(Arc::new(resumes));
+            recorded.standing = Standing::of_paused(&recorded.call);
+        }
     }
 
     /// Takes a call's recorded result.

@@ -4,17 +4,22 @@
 use baton_protocol::event::{
     ApprovalRequested, ToolFinished, ToolStarted, shown_arguments, shown_result,
 };
-use baton_protocol::{ApprovalId, ApprovalReason, Effect, EventData, EventId, Outcome};
-use baton_store::{CallCommit, GivenCallsCommit, NewApproval, NewCall, ParkCommit, ParkOutcome};
+use baton_protocol::{
+    ApprovalId, ApprovalReason, CallPause, Effect, EventData, EventId, Outcome, RequestedInput,
+};
+use baton_store::{
+    CallCommit, GivenCallsCommit, NewApproval, NewCall, ParkCommit, ParkOutcome, PauseCommit,
+};
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tracing::Instrument as _;
 
 use super::budget::wake_waiting;
+use super::toolbox::{CallResult, Executed};
 use super::{Attempt, Halt, Worked};
 use crate::agent::transcript::tool_message;
-use crate::agent::turn_machine::{RecordedCall, Standing};
+use crate::agent::turn_machine::{RecordedCall, Resumption, Standing};
 use crate::agent::{Call, CallSide};
 use crate::metrics;
 use crate::tools::CallEnd;
@@ -74,15 +79,18 @@ impl<W: World> Attempt<'_, W> {
                     self.hold.confirmed(sent);
                 }
                 let call = &recorded.call;
-                let shown = self.publisher.push(
-                    recorded.step,
-                    EventData::ToolStarted(ToolStarted {
-                        call_id: call.id.clone(),
-                        name: call.name.clone(),
-                        arguments: shown_arguments(&call.arguments).to_owned(),
-                        edited: call.edited,
-                    }),
-                );
+                let shown = match &call.resumes {
+                    Some(resumed) => resumed.started,
+                    None => self.publisher.push(
+                        recorded.step,
+                        EventData::ToolStarted(ToolStarted {
+                            call_id: call.id.clone(),
+                            name: call.name.clone(),
+                            arguments: shown_arguments(&call.arguments).to_owned(),
+                            edited: call.edited,
+                        }),
+                    ),
+                };
                 let (runner, fence, toolbox) = (self.runner, self.ledger.fence, &self.toolbox);
                 let (hold, registry) = (self.hold, &self.settings.tools);
                 let span = tracing::info_span!("call", step = recorded.step);
@@ -96,14 +104,14 @@ impl<W: World> Attempt<'_, W> {
                     if begins {
                         hold.may_begin().await;
                     }
-                    let (recorded, result) =
+                    let (recorded, executed) =
                         toolbox.execute(runner, fence, recorded, headers).await;
                     drop(slot);
-                    if !result.ok {
+                    if let Executed::Ended(CallResult { ok: false, .. }) = &executed {
                         trace.fail("tool_failed");
                     }
                     drop(trace);
-                    (recorded, result, shown)
+                    (recorded, executed, shown)
                 };
                 running.push(work.instrument(span));
             }
@@ -120,8 +128,35 @@ impl<W: World> Attempt<'_, W> {
                     finished = running.next() => break finished,
                 }
             };
-            let Some((recorded, result, started_event_id)) = finished else {
+            let Some((recorded, executed, started_event_id)) = finished else {
                 return Ok(());
+            };
+            let result = match executed {
+                Executed::Ended(result) => result,
+                Executed::Paused(pause) => {
+                    // The next attempt does not show the beginning of the call again.
+                    self.publisher.settle().await?;
+                    let (step, last_event_id) = (recorded.step, self.publisher.last_id());
+                    let commit = PauseCommit {
+                        step,
+                        pause: &pause,
+                        last_event_id,
+                        started_event_id,
+                    };
+                    let sent = self.runner.clock.monotonic();
+                    let span = self.trace.commit(step);
+                    self.ledger.pause_call(&commit).await?;
+                    drop(span);
+                    self.hold.confirmed(sent);
+                    self.publisher.recorded(last_event_id);
+                    let resumes = Resumption {
+                        pause,
+                        given: None,
+                        started: started_event_id,
+                    };
+                    self.conversation.machine.call_paused(step, resumes);
+                    continue;
+                }
             };
             self.tally.tool_call();
             let name = &recorded.call.name;
@@ -182,6 +217,7 @@ impl<W: World> Attempt<'_, W> {
                         ApprovalReason::ApprovalRequired,
                         self.toolbox.parameters(&recorded.call.name),
                     ),
+                    Standing::NeedsInput => (ApprovalReason::Input, None),
                     // The machine parks for no other call.
                     Standing::OutcomeUnknown | Standing::Open | Standing::Settled { .. } => {
                         (ApprovalReason::OutcomeUnknown, None)
@@ -193,6 +229,7 @@ impl<W: World> Attempt<'_, W> {
                     reason,
                     parameters,
                     reached: None,
+                    input: asked_input(recorded),
                 }
             })
             .collect();
@@ -208,6 +245,7 @@ impl<W: World> Attempt<'_, W> {
                 arguments: shown_arguments(&call.arguments).to_owned(),
                 reason: approval.reason.as_str().to_owned(),
                 expires_at: Some(expires_at),
+                input: approval.input.clone(),
             };
             self.publisher
                 .push(recorded.step, EventData::ApprovalRequested(asked));
@@ -249,6 +287,13 @@ impl<W: World> Attempt<'_, W> {
         }
         Ok(Worked::Parked)
     }
+}
+
+/// Returns the questions with which a server has left its call, if a person must answer them now.
+fn asked_input(recorded: &RecordedCall) -> Option<RequestedInput> {
+    let resumed = recorded.call.resumes.as_ref()?;
+    let CallPause::Input { asked, .. } = &resumed.pause;
+    (recorded.standing == Standing::NeedsInput).then(|| asked.clone())
 }
 
 /// Draws the ids of the questions of one park. The list of open questions is in the order of their

@@ -10,8 +10,8 @@ use baton_protocol::{EventId, Fence, Nanos, TurnRoute};
 use baton_run_log::RecordedRuns as _;
 use baton_store::{
     ApprovalRecord, CallCommit, CompactionCommit, FenceError, FinishCommit, Finished,
-    GivenCallsCommit, ParkCommit, ParkOutcome, StepRecord, StoreError, TurnCommit, TurnGrant,
-    TurnWish,
+    GivenCallsCommit, ParkCommit, ParkOutcome, PauseCommit, StepRecord, StoreError, TurnCommit,
+    TurnGrant, TurnWish,
 };
 use chrono::{DateTime, Utc};
 
@@ -191,6 +191,11 @@ impl<'a, W: World> GuardedLedger<'a, W> {
     pub(super) async fn start_call(&self, step: u32) -> Result<(), CommitError> {
         let (ledger, fence) = (self.ledger, &self.fence);
         until_answered!(ledger.start_call(fence, step))
+    }
+
+    pub(super) async fn pause_call(&self, commit: &PauseCommit<'_>) -> Result<(), CommitError> {
+        let (ledger, fence) = (self.ledger, &self.fence);
+        until_answered!(ledger.pause_call(fence, commit))
     }
 
     pub(super) async fn call(

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use baton_protocol::compaction::{SUMMARY_PROMPT, compacted_input};
-use baton_protocol::{FinishReason, RunSpec, Usage};
+use baton_protocol::{EventId, FinishReason, RunSpec, Usage};
 use baton_store::{CallState, StepData, StepRecord};
 use serde_json::value::RawValue;
 
-use crate::agent::turn_machine::{Next, Recorded};
+use crate::agent::turn_machine::{Next, Recorded, Resumption};
 use crate::agent::{Call, CallSide, FinishedTurn, Transcript, TurnMachine};
 
 /// Bytes of text in about one token, over common languages and models.
@@ -66,6 +66,12 @@ impl Conversation {
             entries.push(Recorded::GivenCalls(given));
         }
         for (at, step) in steps.iter().enumerate() {
+            if let StepData::Call {
+                paused: Some(_), ..
+            } = &step.data
+            {
+                entries.push(Recorded::CallPaused(step.step));
+            }
             match &step.data {
             StepData::Turn {
                 finish_reason,
@@ -268,6 +274,7 @@ fn server_call(step: &StepRecord) -> Option<Call> {
             arguments,
             edited_arguments,
             effect,
+            paused,
             ..
         } => Some(Call {
             id: call_id.clone(),
@@ -276,6 +283,13 @@ fn server_call(step: &StepRecord) -> Option<Call> {
             edited: edited_arguments.is_some(),
             side: CallSide::Server(*effect),
             needs_approval: false,
+            resumes: paused.as_ref().map(|paused| {
+                Arc::new(Resumption {
+                    pause: paused.pause.clone(),
+                    given: paused.given.clone(),
+                    started: step.started_event_id.unwrap_or(EventId::ORIGIN),
+                })
+            }),
         }),
         StepData::Turn { .. }
         | StepData::CutTurn { .. }

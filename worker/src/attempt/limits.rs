@@ -60,6 +60,7 @@ impl<W: World> Attempt<'_, W> {
             reason: ApprovalReason::Budget,
             parameters: None,
             reached: Some(reached.clone()),
+            input: None,
         };
         let approval_id = question.id;
         let Some(expires_at) = self.ask(&[question]).await? else {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use baton_admission::tool_arguments;
 use baton_nats::JobHeaders;
 use baton_protocol::agent::{ArgumentsSchema, ToolApproval};
-use baton_protocol::{Effect, Fence, RunSpec};
+use baton_protocol::{CallPause, Effect, Fence, RunSpec};
 use futures_util::future::join_all;
 use jsonschema::Validator;
 use serde_json::Value;
@@ -19,6 +19,14 @@ use crate::runner::JobRunner;
 use crate::settings::Settings;
 use crate::tools::{CallEnd, CallSlot, RegisteredTool, ToolContext, ToolRegistry};
 use crate::world::World;
+
+/// The way in which the execution of a call has ended.
+pub(super) enum Executed {
+    /// With a result.
+    Ended(CallResult),
+    /// The server has left the call in this state.
+    Paused(CallPause),
+}
 
 /// The result of a call.
 pub(super) struct CallResult {
@@ -171,6 +179,7 @@ impl Toolbox {
             name,
             arguments,
             edited: false,
+            resumes: None,
         }
     }
 
@@ -196,7 +205,7 @@ impl Toolbox {
         fence: Fence,
         recorded: RecordedCall,
         headers: JobHeaders,
-    ) -> (RecordedCall, CallResult) {
+    ) -> (RecordedCall, Executed) {
         if let Standing::Settled { ok, content } = &recorded.standing {
             let result = CallResult {
                 ok: *ok,
@@ -204,7 +213,7 @@ impl Toolbox {
                 end: None,
                 duration: Duration::ZERO,
             };
-            return (recorded, result);
+            return (recorded, Executed::Ended(result));
         }
         let started = runner.clock.monotonic();
         let call = &recorded.call;
@@ -216,9 +225,12 @@ impl Toolbox {
                 request_id: headers.request_id,
                 traceparent: headers.traceparent,
                 now: runner.clock.now(),
+                resumes: call.resumes.clone(),
             };
-            let outcome = tool.execute(&call.arguments, context).await;
-            (outcome.end, outcome.content)
+            match tool.execute(&call.arguments, context).await {
+                Ok(outcome) => (outcome.end, outcome.content),
+                Err(pause) => return (recorded, Executed::Paused(*pause)),
+            }
         } else {
             let names: Vec<_> = self.server.iter().map(|it| &*it.tool.spec().name).collect();
             (
@@ -232,15 +244,13 @@ impl Toolbox {
         };
         let duration = runner.clock.monotonic() - started;
         let content = with_edit(call, content);
-        (
-            recorded,
-            CallResult {
-                ok: end == CallEnd::Ok,
-                content,
-                end: Some(end),
-                duration,
-            },
-        )
+        let result = CallResult {
+            ok: end == CallEnd::Ok,
+            content,
+            end: Some(end),
+            duration,
+        };
+        (recorded, Executed::Ended(result))
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use baton_admission::tool_arguments;
 use baton_openai::Tool as OpenAiTool;
 use baton_outbound::{Guard, Policy};
-use baton_protocol::{Effect, ToolDescription};
+use baton_protocol::{CallPause, Effect, ToolDescription};
 use baton_service::Config;
 use baton_service::config::OutboundConfig;
 use futures_util::FutureExt as _;
@@ -124,13 +124,19 @@ impl RegisteredTool {
         tool_arguments::read(&self.spec.name, &self.schema, arguments)
     }
 
-    /// Executes one call. Never fails: an error becomes the result. Dropping the future stops the
-    /// call.
-    pub(crate) async fn execute(&self, arguments: &str, context: ToolContext) -> ToolOutcome {
+    /// Executes one call. An error becomes the result. Dropping the future stops the call.
+    ///
+    /// # Errors
+    /// The state in which the tool's server has left the call, which has no result yet.
+    pub(crate) async fn execute(
+        &self,
+        arguments: &str,
+        context: ToolContext,
+    ) -> Result<ToolOutcome, Box<CallPause>> {
         let name = &*self.spec.name;
         let arguments = match self.read(arguments) {
             Ok(arguments) => arguments,
-            Err(mistakes) => return outcome(CallEnd::InvalidArguments, mistakes),
+            Err(mistakes) => return Ok(outcome(CallEnd::InvalidArguments, mistakes)),
         };
         // A tool's state is behind `&self`: after a panic, its locks are its own responsibility.
         let call = AssertUnwindSafe(async { self.tool.call(arguments, &context).await });
@@ -140,11 +146,12 @@ impl RegisteredTool {
             Err(_) => {
                 let limit = self.spec.timeout;
                 let content = format!("`{name}` did not end within {limit:?} and was stopped.");
-                return outcome(CallEnd::TimedOut, content);
+                return Ok(outcome(CallEnd::TimedOut, content));
             }
         };
-        match result {
+        Ok(match result {
             Ok(content) => outcome(CallEnd::Ok, content),
+            Err(ToolError::Paused(pause)) => return Err(pause),
             Err(error @ ToolError::Arguments(_)) => {
                 outcome(CallEnd::InvalidArguments, error.to_string())
             }
@@ -156,7 +163,7 @@ impl RegisteredTool {
                     format!("`{name}` crashed; try something else."),
                 )
             }
-        }
+        })
     }
 }
 
@@ -275,9 +282,16 @@ impl ToolRegistry {
         &self.mcp
     }
 
-    /// Executes one call. Never fails: an error becomes the result. Dropping the future stops the
-    /// call.
-    pub async fn execute(&self, name: &str, arguments: &str, context: ToolContext) -> ToolOutcome {
+    /// Executes one call. An error becomes the result. Dropping the future stops the call.
+    ///
+    /// # Errors
+    /// The state in which the tool's server has left the call, which has no result yet.
+    pub async fn execute(
+        &self,
+        name: &str,
+        arguments: &str,
+        context: ToolContext,
+    ) -> Result<ToolOutcome, Box<CallPause>> {
         if let Some(tool) = self.find(name).await {
             return tool.execute(arguments, context).await;
         }
@@ -286,7 +300,7 @@ impl ToolRegistry {
             "There is no tool `{name}`. There are: {}.",
             known.join(", ")
         );
-        outcome(CallEnd::UnknownTool, content)
+        Ok(outcome(CallEnd::UnknownTool, content))
     }
 }
 

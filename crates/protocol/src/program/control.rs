@@ -120,7 +120,8 @@ struct DecideWire {
     approval_id: ApprovalId,
     /// For a call of unknown outcome: `retry` makes the call again; `result` says what it brought; `fail` gives it
     /// up. For a call that requires approval: `approve` makes it; `reject` does not. For a run at a limit of its
-    /// own: `raise` lets it go on with higher `limits`; `stop` ends it.
+    /// own: `raise` lets it go on with higher `limits`; `stop` ends it. For the server of a tool that asks for
+    /// input: `accept` gives it the `content`; `decline` and `cancel` do not.
     decision: DecisionName,
     /// The call's result, as the model reads it; with `result` alone.
     #[serde(default)]
@@ -142,6 +143,10 @@ struct DecideWire {
     /// The limits to raise, the reached one among them; with `raise` alone.
     #[serde(default)]
     limits: Option<RequestLimits>,
+    /// An object that matches the schema of the question, at most 64 KiB of JSON; with `accept` alone.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    content: Option<Map<String, Value>>,
 }
 
 /// A message to a run that works, as programs write it.
@@ -192,6 +197,9 @@ enum DecisionName {
     Reject,
     Raise,
     Stop,
+    Accept,
+    Decline,
+    Cancel,
 }
 
 impl CancelMessage {
@@ -232,30 +240,37 @@ impl DecideMessage {
 
     fn decode(body: &[u8], envelope: &Envelope) -> Result<Self, BadMessage> {
         let wire: DecideWire = envelope.strictly(body, "invalid_request", "decision")?;
-        let allows = (wire.arguments, wire.scope, wire.limits);
+        let allows = (wire.arguments, wire.scope, wire.limits, wire.content);
         let decision = match (wire.decision, wire.result, wire.reason, allows) {
-            (DecisionName::Retry, None, None, (None, None, None)) => Decision::Retry {},
-            (DecisionName::Result, Some(result), None, (None, None, None)) => {
+            (DecisionName::Retry, None, None, (None, None, None, None)) => Decision::Retry {},
+            (DecisionName::Result, Some(result), None, (None, None, None, None)) => {
                 Decision::Result { result }
             }
-            (DecisionName::Fail, None, reason, (None, None, None)) => Decision::Fail {
+            (DecisionName::Fail, None, reason, (None, None, None, None)) => Decision::Fail {
                 reason: reason.unwrap_or_default(),
             },
-            (DecisionName::Approve, None, None, (arguments, scope, None)) => Decision::Approve {
-                arguments,
-                scope: scope.unwrap_or_default(),
-            },
-            (DecisionName::Reject, None, reason, (None, None, None)) => Decision::Reject {
+            (DecisionName::Approve, None, None, (arguments, scope, None, None)) => {
+                Decision::Approve {
+                    arguments,
+                    scope: scope.unwrap_or_default(),
+                }
+            }
+            (DecisionName::Reject, None, reason, (None, None, None, None)) => Decision::Reject {
                 reason: reason.unwrap_or_default(),
             },
-            (DecisionName::Raise, None, None, (None, None, Some(limits))) => {
+            (DecisionName::Raise, None, None, (None, None, Some(limits), None)) => {
                 Decision::Raise { limits }
             }
-            (DecisionName::Stop, None, None, (None, None, None)) => Decision::Stop {},
+            (DecisionName::Stop, None, None, (None, None, None, None)) => Decision::Stop {},
+            (DecisionName::Accept, None, None, (None, None, None, content)) => {
+                Decision::Accept { content }
+            }
+            (DecisionName::Decline, None, None, (None, None, None, None)) => Decision::Decline {},
+            (DecisionName::Cancel, None, None, (None, None, None, None)) => Decision::Cancel {},
             _ => {
                 let message = "`result` goes with `\"decision\": \"result\"`, which needs it, `reason` with \
-                               `fail` and `reject`, `arguments` and `scope` with `approve`, and `limits` with `raise`, \
-                               which needs them";
+                               `fail` and `reject`, `arguments` and `scope` with `approve`, `content` with `accept`, and \
+                               `limits` with `raise`, which needs them";
                 return Err(envelope.bad("invalid_request", message.to_owned()));
             }
         };

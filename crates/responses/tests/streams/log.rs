@@ -197,6 +197,7 @@ impl Log {
             arguments: r#"{"of":"Ada"}"#.into(),
             reason: reason.into(),
             expires_at: None,
+            input: None,
         }))
     }
 

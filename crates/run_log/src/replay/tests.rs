@@ -104,6 +104,7 @@ fn call(n: u32, started: EventId, finished: EventId) -> StepRecord {
         name: "ours".into(),
         arguments: "{}".into(),
         edited_arguments: None,
+        paused: None,
         effect: Effect::Pure,
         state: CallState::Finished {
             ok: true,
@@ -373,6 +374,7 @@ fn what_a_run_waits_for_is_shown_behind_its_steps_with_the_ids_that_its_question
         arguments: "{}".into(),
         parameters: None,
         reached: None,
+        input: None,
         created_at: AT,
         expires_at: AT,
         decided: None,

@@ -27,7 +27,7 @@ pub enum DecideOutcome {
     NotAnOption(ApprovalReason),
     /// It was decided differently before.
     AlreadyDecided(Decision),
-    /// The question has expired; it will be, or is being, decided as `fail`, `reject` or `stop`.
+    /// The question has expired; it will be, or is being, decided as `fail`, `reject`, `stop` or `cancel`.
     Expired,
     /// The run has ended, so that nothing is left to decide.
     Ended(RunStatus),
@@ -120,8 +120,12 @@ impl TenantTx {
         let limits = limits
             .transpose()
             .map_err(|error| StoreError::unreadable("approvals.answer", &error.to_string()))?;
+        let content = decision.content().map(serde_json::to_string);
+        let content = content
+            .transpose()
+            .map_err(|error| StoreError::unreadable("approvals.answer", &error.to_string()))?;
         let answer = decision.text().map(columns::text);
-        let answer = answer.or_else(|| limits.map(Into::into));
+        let answer = answer.or_else(|| limits.or(content).map(Into::into));
         let arguments = decision.edited_arguments().map(serde_json::to_string);
         let arguments = arguments
             .transpose()
@@ -169,7 +173,7 @@ impl TenantTx {
 }
 
 impl SystemTx<'_> {
-    /// Decides expired questions as `fail`, `reject` or `stop`, those of at most `limit` runs. Returns the runs that
+    /// Decides expired questions as `fail`, `reject`, `stop` or `cancel`, those of at most `limit` runs. Returns the runs that
     /// wait for no other question. Their jobs must be published, then reported to
     /// [`SystemTx::mark_published`].
     pub async fn expire_approvals(&self, limit: u32) -> Result<Vec<QueuedJob>, StoreError> {
@@ -190,7 +194,8 @@ impl SystemTx<'_> {
             ), expired AS (
                 UPDATE approvals SET
                     decision = CASE reason WHEN 'approval required' THEN 'reject'
-                                           WHEN 'budget' THEN 'stop' ELSE 'fail' END,
+                                           WHEN 'budget' THEN 'stop'
+                                           WHEN 'input' THEN 'cancel' ELSE 'fail' END,
                     answer = CASE reason WHEN 'approval required' THEN $3
                                          WHEN 'outcome unknown' THEN $2 END,
                     decided_at = clock_timestamp()

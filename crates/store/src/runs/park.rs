@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use baton_protocol::{ApprovalId, ApprovalReason, EventId, Fence, ReachedLimit};
+use baton_protocol::{ApprovalId, ApprovalReason, EventId, Fence, ReachedLimit, RequestedInput};
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
@@ -16,7 +16,7 @@ use crate::system::SystemTx;
 pub struct ParkCommit<'a> {
     /// The questions, at least one, in the order of their steps.
     pub approvals: &'a [NewApproval],
-    /// The time after which each is decided as `fail`, `reject` or `stop`, if nobody decides it.
+    /// The time after which each is decided as `fail`, `reject`, `stop` or `cancel`, if nobody decides it.
     pub expire_after: Duration,
     /// The id of the last question event; each question has one. They are appended after this
     /// commit.
@@ -36,6 +36,8 @@ pub struct NewApproval {
     pub parameters: Option<String>,
     /// The limit that the run has reached; `None` for a call.
     pub reached: Option<ReachedLimit>,
+    /// The input that the tool's server asks for; `None` for other reasons.
+    pub input: Option<RequestedInput>,
 }
 
 /// The outcome of parking.
@@ -94,6 +96,15 @@ impl SystemTx<'_> {
             })
             .collect::<Result<_, _>>()
             .map_err(|error| StoreError::unreadable("approvals.reached", &error.to_string()))?;
+        let input: Vec<Option<String>> = park
+            .approvals
+            .iter()
+            .map(|approval| {
+                let input = approval.input.as_ref();
+                input.map(serde_json::to_string).transpose()
+            })
+            .collect::<Result<_, _>>()
+            .map_err(|error| StoreError::unreadable("approvals.input", &error.to_string()))?;
         let parked = sqlx::query!(
             r#"
             -- runs.park
@@ -109,11 +120,13 @@ impl SystemTx<'_> {
                 RETURNING id
             ), asked AS (
                 INSERT INTO approvals
-                    (tenant_id, id, run_id, step, attempt, reason, parameters, reached, expires_at)
+                    (tenant_id, id, run_id, step, attempt, reason, parameters, reached, input,
+                     expires_at)
                 SELECT $1, new.id, $2, new.step, $3, new.reason, new.parameters::json,
-                       new.reached::json, statement_timestamp() + $9::interval
-                FROM held, unnest($6::uuid[], $7::integer[], $8::text[], $10::text[], $11::text[])
-                               AS new (id, step, reason, parameters, reached)
+                       new.reached::json, new.input::json, statement_timestamp() + $9::interval
+                FROM held, unnest($6::uuid[], $7::integer[], $8::text[], $10::text[], $11::text[],
+                                  $12::text[])
+                               AS new (id, step, reason, parameters, reached, input)
             )
             SELECT statement_timestamp() + $9::interval AS "expires_at!" FROM held
             "#,
@@ -128,6 +141,7 @@ impl SystemTx<'_> {
             park.expire_after as _,
             &parameters as &[Option<String>],
             &reached as &[Option<String>],
+            &input as &[Option<String>],
         )
         .fetch_optional(self.pool)
         .await?;

@@ -6,12 +6,12 @@ mod row;
 
 use std::sync::Arc;
 
-use baton_protocol::{CallFailure, EventId, Fence};
+use baton_protocol::{CallFailure, CallPause, EventId, Fence};
 
 pub(crate) use self::group::commit_call_group;
 pub(crate) use self::row::CallCommitRow;
-use crate::columns::int4;
-use crate::errors::FenceError;
+use crate::columns::{int4, int8};
+use crate::errors::{FenceError, StoreError};
 use crate::steps::StepRecord;
 use crate::system::SystemTx;
 
@@ -37,7 +37,61 @@ pub struct CallCommit<'a> {
     pub inputs_step: Option<u32>,
 }
 
+/// The state in which a call's server has left the call without a result.
+#[derive(Debug, Clone)]
+pub struct PauseCommit<'a> {
+    /// The call's place in the transcript.
+    pub step: u32,
+    /// The state.
+    pub pause: &'a CallPause,
+    /// The last event that the stream has confirmed.
+    pub last_event_id: EventId,
+    /// The event that showed the call's beginning.
+    pub started_event_id: EventId,
+}
+
 impl SystemTx<'_> {
+    /// Records that a call's server has left the call: it has no unknown outcome, and goes on from this state in
+    /// any attempt. Repeated after its answer was lost, it changes nothing.
+    pub async fn pause_call(
+        &self,
+        fence: &Fence,
+        paused: &PauseCommit<'_>,
+    ) -> Result<(), FenceError> {
+        let pause = serde_json::to_string(paused.pause)
+            .map_err(|error| StoreError::unreadable("steps.paused", &error.to_string()))?;
+        sqlx::query!(
+            r#"
+            -- steps.pause_call
+            WITH held AS (
+                UPDATE runs SET failures = 0, last_event_id = greatest(last_event_id, $5)
+                WHERE tenant_id = $1 AND id = $2 AND attempt = $3 AND claim_token = $4
+                  AND status = 'running'
+                RETURNING 1
+            )
+            UPDATE steps SET
+                -- Earlier decisions about the call are used up.
+                state = 'pending', attempt = $3, started_event_id = $7, paused = $8::text::json
+            FROM held
+            WHERE tenant_id = $1 AND run_id = $2 AND step = $6 AND kind = 'call'
+              AND state IN ('pending', 'started')
+            RETURNING true AS "paused!"
+            "#,
+            fence.tenant.as_uuid(),
+            fence.run.as_uuid(),
+            int4(fence.attempt),
+            fence.token.as_uuid(),
+            int8(paused.last_event_id.as_u64()),
+            int4(paused.step),
+            int8(paused.started_event_id.as_u64()),
+            pause,
+        )
+        .fetch_optional(self.pool)
+        .await?
+        .map(|_| ())
+        .ok_or(FenceError::Lost)
+    }
+
     /// Records that a call begins, of a tool that must not be called twice. The tool may be called
     /// only after this has returned. This locks the run's row, so that an attempt which takes over
     /// either sees the record or prevents it.

@@ -56,6 +56,7 @@ fn questions() -> [NewApproval; 2] {
         reason: ApprovalReason::OutcomeUnknown,
         parameters: None,
         reached: None,
+        input: None,
     })
 }
 

@@ -43,6 +43,7 @@ async fn at_limit(ledger: &Ledger, expire_after: Duration) -> (Fence, ApprovalId
         reason: ApprovalReason::Budget,
         parameters: None,
         reached: Some(reached()),
+        input: None,
     };
     let park = ParkCommit {
         approvals: &[question],

@@ -276,6 +276,7 @@ async fn a_run_that_waits_for_a_person_holds_no_more_than_it_has_used() {
             reason: ApprovalReason::OutcomeUnknown,
             parameters: None,
             reached: None,
+            input: None,
         }],
         expire_after: OVER,
         last_event_id: EventId::new(1, 4),

@@ -110,6 +110,7 @@ async fn fill(ledger: &Ledger) -> Filled {
         reason: ApprovalReason::OutcomeUnknown,
         parameters: None,
         reached: None,
+        input: None,
     }];
     let park = ParkCommit {
         approvals: &approvals,

@@ -10,6 +10,7 @@ mod audit_parts;
 mod bootstrapping;
 mod budget_questions;
 mod budgets;
+mod call_input;
 mod fences;
 mod fixture;
 mod groups;

@@ -149,6 +149,7 @@ async fn every_end_of_a_run_makes_room_and_so_does_waiting_for_a_person() {
             reason: ApprovalReason::OutcomeUnknown,
             parameters: None,
             reached: None,
+            input: None,
         }],
         expire_after: LONG,
         last_event_id: EventId::new(1, 2),

@@ -90,6 +90,7 @@ async fn the_next_attempt_finds_what_was_recorded_and_failures_start_anew() {
         name: "calculator".into(),
         arguments: "{\"expression\": 15\u{fffd}".into(),
         edited_arguments: None,
+        paused: None,
         effect,
         state,
     };

@@ -118,6 +118,7 @@ async fn a_timeline_tells_every_attempt_and_why_it_ended() {
         reason: ApprovalReason::OutcomeUnknown,
         parameters: None,
         reached: None,
+        input: None,
     };
     let park = ParkCommit {
         approvals: std::slice::from_ref(&question),

@@ -21,7 +21,7 @@ const WRITTEN: &str = "{\"amount\":7}";
 const SCHEMA: &str = r#"{"type":"object"}"#;
 
 /// Makes a run with a recorded turn and two calls that are not begun, held by its first attempt.
-async fn two_calls(ledger: &Ledger) -> Fence {
+pub(crate) async fn two_calls(ledger: &Ledger) -> Fence {
     let run = ledger.queued().await;
     two_calls_of(ledger, run).await
 }
@@ -72,6 +72,7 @@ async fn park(
             reason,
             parameters: required.then(|| SCHEMA.to_owned()),
             reached: None,
+            input: None,
         })
         .collect();
     let park = ParkCommit {

@@ -200,6 +200,7 @@ async fn park(ledger: &Ledger, fence: &Fence, expire_after: std::time::Duration)
             reason: ApprovalReason::OutcomeUnknown,
             parameters: None,
             reached: None,
+            input: None,
         }],
         expire_after,
         last_event_id: AT,

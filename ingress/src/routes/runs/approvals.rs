@@ -7,11 +7,13 @@ pub(super) mod revoke;
 use axum::Json;
 use axum::extract::State;
 use baton_protocol::{
-    ApiKeyId, ApprovalId, ApprovalReason, ApprovalScope, Decision, ReachedLimit, RunId, RunStatus,
+    ApiKeyId, ApprovalId, ApprovalReason, ApprovalScope, Decision, ReachedLimit, RequestedInput,
+    RunId, RunStatus,
 };
 use baton_store::{ApprovalRecord, Store};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
@@ -35,8 +37,11 @@ pub(crate) struct ApprovalView {
     call: Option<CallView>,
     /// The limit that the run has reached; null for a call.
     budget: Option<ReachedLimit>,
+    /// The input that the server of the tool asks for; null for other reasons.
+    input: Option<InputView>,
     /// The possible decisions: `retry`, `result` and `fail` if the outcome is unknown, `approve` and `reject` if
-    /// approval is required, `raise` and `stop` at a limit.
+    /// approval is required, `raise` and `stop` at a limit, `accept`, `decline` and `cancel` if a server asks for
+    /// input.
     options: &'static [&'static str],
     /// The decision; null before.
     decision: Option<Decision>,
@@ -47,7 +52,7 @@ pub(crate) struct ApprovalView {
     /// The approval of later calls of the tool, or null.
     grant: Option<GrantView>,
     created_at: DateTime<Utc>,
-    /// The time at which the question is decided as `fail`, `reject` or `stop` if nobody has decided.
+    /// The time at which the question is decided as `fail`, `reject`, `stop` or `cancel` if nobody has decided.
     expires_at: DateTime<Utc>,
 }
 
@@ -61,6 +66,18 @@ pub(crate) struct GrantView {
     tool: String,
     /// The time at which it was revoked; null while it holds.
     revoked_at: Option<DateTime<Utc>>,
+}
+
+/// The input that the server of a tool asks for in the middle of a call.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ApprovalInput)]
+pub(crate) struct InputView {
+    #[serde(flatten)]
+    asked: RequestedInput,
+    /// The JSON Schema that the `content` of `accept` must match; null if it takes none. The content for several
+    /// questions has a member for each, by its id.
+    #[schema(value_type = Option<Object>)]
+    schema: Option<Value>,
 }
 
 /// The state of a question.
@@ -136,6 +153,10 @@ impl ApprovalView {
                 step: approval.step,
             }),
             budget: approval.reached,
+            input: approval.input.map(|asked| InputView {
+                schema: asked.schema(),
+                asked,
+            }),
             options: approval.reason.options(),
             decision,
             decided_at,

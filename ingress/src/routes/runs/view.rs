@@ -316,6 +316,8 @@ impl StepView {
                 edited_arguments,
                 effect: _,
                 state,
+                // The questions are with the approvals.
+                paused: _,
             } => {
                 let (state, ok, failure, duration_ms) = match state {
                     CallState::Pending { decision: _ } => ("pending", None, None, None),

@@ -221,6 +221,8 @@ impl Question {
                 },
                 _ => Decision::Stop {},
             },
+            // The load's tools ask nothing.
+            (ApprovalReason::Input, _) => Decision::Cancel {},
             (ApprovalReason::ApprovalRequired, 0) => Decision::Reject {
                 reason: "not today".to_owned(),
             },

@@ -48,6 +48,10 @@ pub(super) async fn answer(
     match (&*name, state.era) {
         ("server/discover", Era::Modern) => result(&id, &discovered()),
         ("initialize", Era::Legacy) => {
+            let capabilities = &request["params"]["capabilities"];
+            state
+                .seen
+                .send_modify(|seen| seen.capabilities = capabilities.clone());
             let session = [("mcp-session-id", "one")];
             (session, result(&id, &initialized())).into_response()
         }
@@ -141,6 +145,7 @@ fn list(state: &State, id: &Value, params: &Value, credential: &str) -> Response
             tools.push(broken);
         }
         Manner::TellsSecrets => tools.push(tool("leak", &format!("You sent {credential}"))),
+        Manner::Asks => tools.push(tool("ask", "Asks a person")),
         Manner::Honest
         | Manner::AnswersAnything
         | Manner::FloodsCalls
@@ -191,27 +196,100 @@ fn call(state: &Arc<State>, id: Value, params: &Value, credential: &str) -> Resp
         "echo" => result(&id, &content(&params["arguments"].to_string(), false)),
         "leak" => result(&id, &content(&format!("You sent {credential}"), false)),
         "fail" => result(&id, &content("it went wrong", true)),
-        "wait" => {
-            let (gate, broken) = (state.gate.clone(), state.broken.clone());
-            let open = OpenCall(Some(Arc::clone(state)));
-            let waiting = stream::once(async move {
-                let mut open = open;
-                tokio::select! {
-                    () = gate.passed() => open.0 = None,
-                    () = broken.passed() => return Err(std::io::Error::other("broken off")),
+        "ask" if state.era == Era::Modern && state.manner() == Manner::Asks => {
+            match asked(params) {
+                Ok(questions) => result(&id, &questions),
+                Err(answer) if params["arguments"]["hold"] == true => {
+                    held(state, id, content(&answer, false))
                 }
-                let done = content("waited", false);
-                let message = json!({"jsonrpc": "2.0", "id": id, "result": done});
-                Ok(Bytes::from(format!("data: {message}\n\n")))
-            });
-            let kind = [(header::CONTENT_TYPE, "text/event-stream")];
-            (kind, Body::from_stream(waiting)).into_response()
+                Err(answer) => result(&id, &content(&answer, false)),
+            }
         }
+        "wait" => held(state, id, content("waited", false)),
         other => {
             let error = json!({"code": -32602, "message": format!("no tool {other}")});
             Json(json!({"jsonrpc": "2.0", "id": id, "error": error})).into_response()
         }
     }
+}
+
+/// Answers when the gate is open.
+fn held(state: &Arc<State>, id: Value, answer: Value) -> Response {
+    let (gate, broken) = (state.gate.clone(), state.broken.clone());
+    let open = OpenCall(Some(Arc::clone(state)));
+    let waiting = stream::once(async move {
+        let mut open = open;
+        tokio::select! {
+            () = gate.passed() => open.0 = None,
+            () = broken.passed() => return Err(std::io::Error::other("broken off")),
+        }
+        let message = json!({"jsonrpc": "2.0", "id": id, "result": answer});
+        Ok(Bytes::from(format!("data: {message}\n\n")))
+    });
+    let kind = [(header::CONTENT_TYPE, "text/event-stream")];
+    (kind, Body::from_stream(waiting)).into_response()
+}
+
+/// Returns the questions of the tool `ask` in this round, or its result: the answers of the last round.
+fn asked(params: &Value) -> Result<Value, String> {
+    let arguments = &params["arguments"];
+    let state = params["requestState"].as_str();
+    // Bytes that a store may take for something else.
+    let end = " \u{0}\"state\"";
+    let before = match state {
+        None => 0,
+        Some(state) => state
+            .strip_suffix(end)
+            .and_then(|round| round.parse().ok())
+            .ok_or_else(|| format!("this is no state of mine: {state:?}"))?,
+    };
+    if before >= arguments["rounds"].as_u64().unwrap_or(1) {
+        let responses = params["inputResponses"].as_object();
+        let answers = responses.into_iter().flatten().map(|(id, answer)| {
+            let action = answer["action"].as_str().unwrap_or_default();
+            let of = if id == "who" {
+                String::new()
+            } else {
+                format!("{id}: ")
+            };
+            match &answer["content"] {
+                Value::Null => format!("{of}{action}"),
+                content => format!("{of}{action} {content}"),
+            }
+        });
+        let answers: Vec<_> = answers.collect();
+        return Err(match &answers[..] {
+            [] => "unasked".to_owned(),
+            answers => answers.join("; "),
+        });
+    }
+    let form = |message: &str| {
+        json!({"method": "elicitation/create", "params": {"mode": "form", "message": message,
+            "requestedSchema": {"type": "object", "required": ["name"], "properties": {
+                "name": {"type": "string", "minLength": 2},
+                "times": {"type": "integer", "minimum": 1, "default": 2}}}}})
+    };
+    let page = json!({"method": "elicitation/create", "params": {"mode": "url", "message": "Pay here",
+        "url": "https://pay.example/1"}});
+    let sampling =
+        json!({"method": "sampling/createMessage", "params": {"maxTokens": 1, "messages": []}});
+    let requests = match arguments["kind"].as_str().unwrap_or("form") {
+        "sampling" => json!({ "model": sampling }),
+        "roots" => json!({"folders": {"method": "roots/list"}}),
+        "page" => json!({ "who": page }),
+        "two" => json!({"who": form("Who pays?"), "where": form("Where?"), "page": page}),
+        "wait" => json!({}),
+        "many" => (0..9)
+            .map(|n| (format!("q{n}"), form("One of many")))
+            .collect(),
+        "large_schema" => json!({"who": form(&"x".repeat(40_000))}),
+        _ => json!({"who": form("Who pays?")}),
+    };
+    let state = match arguments["kind"].as_str() {
+        Some("large_state") => "x".repeat(70_000),
+        _ => format!("{}{end}", before + 1),
+    };
+    Ok(json!({"resultType": "input_required", "inputRequests": requests, "requestState": state}))
 }
 
 /// A call without an answer so far. It counts as abandoned if the client closes the connection.

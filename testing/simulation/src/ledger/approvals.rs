@@ -58,6 +58,7 @@ impl Ledger {
                 arguments,
                 parameters: question.parameters.clone(),
                 reached: question.reached.clone(),
+                input: question.input.clone(),
                 created_at: date(now),
                 expires_at: date(now) + expire_after,
                 decided: None,
@@ -108,6 +109,7 @@ impl Ledger {
                     asked.decided = Some(Decided {
                         decision: match asked.reason {
                             ApprovalReason::Budget => Decision::Stop {},
+                            ApprovalReason::Input => Decision::Cancel {},
                             _ => Decision::Fail {
                                 reason: "nobody decided in time".into(),
                             },

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use baton_invariants::Invariant;
 use baton_protocol::run::Held;
-use baton_protocol::{Fence, Lane, Outcome, RunId, RunSpec};
+use baton_protocol::{CallPause, Fence, Lane, Outcome, RunId, RunSpec};
 use baton_store::{
-    CallState, Claim, ClaimOutcome, ClaimedRun, KeyStanding, ParkedRun, StepData, StepRecord,
+    ApprovalRecord, CallState, Claim, ClaimOutcome, ClaimedRun, KeyStanding, ParkedRun, StepData,
+    StepRecord,
 };
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -140,6 +141,20 @@ fn claimed(
     let mut recorded = row.steps.clone();
     for record in &mut recorded {
         let (step, begun_by) = (record.step, record.attempt);
+        if let StepData::Call {
+            paused: Some(paused),
+            ..
+        } = &mut record.data
+        {
+            let CallPause::Input { asked, .. } = &paused.pause;
+            let of_round = |approval: &&ApprovalRecord| {
+                let input = approval.input.as_ref();
+                approval.step == step && input.is_some_and(|input| input.round == asked.round)
+            };
+            let answered = row.approvals.iter().rfind(of_round);
+            let decided = answered.and_then(|approval| approval.decided.as_ref());
+            paused.given = decided.map(|decided| decided.decision.clone());
+        }
         if let StepData::Call {
             state: CallState::Started { decision },
             ..

@@ -1,8 +1,8 @@
 //! The writes of a holder: turns, calls, the end.
 
 use baton_protocol::run::Held;
-use baton_protocol::{EventId, Fence, FinishReason, Outcome, Usage};
-use baton_store::{CallState, NewCall, StepData, StepRecord};
+use baton_protocol::{CallPause, EventId, Fence, FinishReason, Outcome, Usage};
+use baton_store::{CallState, NewCall, PausedCall, StepData, StepRecord};
 use serde_json::value::RawValue;
 
 use super::{CallEntry, EndEntry, Ledger, Lost, Row, State, SummaryEntry, TurnEntry, open_call};
@@ -100,6 +100,24 @@ impl Ledger {
         Ok(())
     }
 
+    pub(crate) fn pause_call(
+        &mut self,
+        fence: &Fence,
+        (step, pause): (u32, CallPause),
+        (started, last_event): (EventId, EventId),
+    ) -> Result<(), Lost> {
+        let (row, held) = self.write(fence, "paused call")?;
+        progress(row, held, last_event.max(held.last_event));
+        let record = open_call(row, step).ok_or(Lost)?;
+        if let StepData::Call { state, paused, .. } = &mut record.data {
+            *state = CallState::Pending { decision: None };
+            *paused = Some(Box::new(PausedCall { pause, given: None }));
+        }
+        record.attempt = fence.attempt;
+        record.started_event_id = Some(started);
+        Ok(())
+    }
+
     pub(crate) fn commit_call(
         &mut self,
         fence: &Fence,
@@ -109,7 +127,8 @@ impl Ledger {
         let without = self.setup.without;
         let (row, held) = self.write(fence, "call")?;
         if let Some(record) = open_call(row, call.step) {
-            if let StepData::Call { state, .. } = &mut record.data {
+            if let StepData::Call { state, paused, .. } = &mut record.data {
+                *paused = None;
                 *state = CallState::Finished {
                     ok: call.ok,
                     failure: None,
@@ -212,6 +231,7 @@ fn pending_call(attempt: u32, call: NewCall, now: Millis) -> StepRecord {
             arguments: call.arguments,
             effect: call.effect,
             edited_arguments: None,
+            paused: None,
             state: CallState::Pending { decision: None },
         },
         message: None,

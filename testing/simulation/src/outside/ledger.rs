@@ -5,8 +5,8 @@ use std::time::Duration;
 use baton_protocol::{ClaimToken, EventId, Fence, Nanos, Outcome, RunId, TenantId, TurnRoute};
 use baton_store::{
     AuditEntry, CallCommit, Claim, ClaimOutcome, CompactionCommit, FenceError, FinishCommit,
-    Finished, GivenCallsCommit, ParkCommit, ParkOutcome, QueuedJob, Renewal, StepRecord,
-    StoreError, TurnCommit, TurnGrant, TurnWish,
+    Finished, GivenCallsCommit, ParkCommit, ParkOutcome, PauseCommit, QueuedJob, Renewal,
+    StepRecord, StoreError, TurnCommit, TurnGrant, TurnWish,
 };
 use baton_worker::world::Ledger;
 use chrono::{DateTime, Utc};
@@ -311,6 +311,14 @@ impl Ledger for Outside {
     async fn start_call(&self, fence: &Fence, step: u32) -> Result<(), FenceError> {
         let fence = *fence;
         self.write(move |ledger, _| ledger.start_call(&fence, step))
+            .await
+    }
+
+    async fn pause_call(&self, fence: &Fence, paused: &PauseCommit<'_>) -> Result<(), FenceError> {
+        let fence = *fence;
+        let left = (paused.step, paused.pause.clone());
+        let events = (paused.started_event_id, paused.last_event_id);
+        self.write(move |ledger, _| ledger.pause_call(&fence, left, events))
             .await
     }
 

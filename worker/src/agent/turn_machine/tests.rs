@@ -13,6 +13,7 @@ fn call(id: &str, side: CallSide) -> Call {
         edited: false,
         side,
         needs_approval: false,
+        resumes: None,
     }
 }
 
@@ -623,4 +624,75 @@ fn a_run_of_approved_calls_goes_on_with_the_model() {
     assert_eq!(left.len(), 1);
     resumed.call_finished(2);
     assert_eq!(resumed.next(), Next::CallModel { step: 3 });
+}
+
+fn paused(requests: usize, given: Option<Decision>) -> Resumption {
+    let request = baton_protocol::InputRequest {
+        id: "who".to_owned(),
+        message: "Who?".to_owned(),
+        schema: None,
+        url: None,
+    };
+    let asked = baton_protocol::RequestedInput {
+        round: 1,
+        requests: vec![request; requests],
+    };
+    Resumption {
+        pause: CallPause::Input { asked, state: None },
+        given,
+        started: EventId::new(1, 7),
+    }
+}
+
+/// A call that waits for the answer to its server's questions is not asked about again for another reason, and is
+/// made again with the answer. Without a question it is made again at once.
+#[test]
+fn a_call_that_its_server_has_left_goes_on_from_there() {
+    let guarded = Call {
+        needs_approval: true,
+        ..call("pay", CallSide::Server(Effect::AtMostOnce))
+    };
+    let turn = FinishedTurn {
+        finish_reason: FinishReason::ToolCalls,
+        calls: vec![guarded.clone()],
+        usage: Usage::default(),
+    };
+    let limits = RunLimits::of_turns(8);
+    for (requests, given, stands) in [
+        (1, None, Standing::NeedsInput),
+        (0, None, Standing::Open),
+        (1, Some(Decision::Decline {}), Standing::Open),
+    ] {
+        let resumption = paused(requests, given.clone());
+        let resumed = Call {
+            resumes: Some(Arc::new(resumption.clone())),
+            ..guarded.clone()
+        };
+        let turn_again = FinishedTurn {
+            calls: vec![resumed],
+            ..turn.clone()
+        };
+        let mut entries = vec![Recorded::Turn(turn_again), Recorded::CallPaused(2)];
+        entries.extend(given.map(|given| Recorded::CallDecided(2, given)));
+        let taken_over = TurnMachine::resume(limits, entries.clone());
+        let mut machine = TurnMachine::resume(limits, [Recorded::Turn(turn.clone())]);
+        machine.call_paused(2, resumption);
+        for next in [taken_over.next(), machine.next()] {
+            let (Next::Park(calls) | Next::RunCalls(calls)) = &next else {
+                panic!("{next:?}");
+            };
+            assert_eq!(calls[0].standing, stands);
+            let waits = stands == Standing::NeedsInput;
+            assert_eq!(matches!(next, Next::Park(_)), waits, "{next:?}");
+            let resumes = calls[0].call.resumes.as_ref().unwrap();
+            assert_eq!(resumes.started, EventId::new(1, 7));
+        }
+        // Begun again by a worker that was lost.
+        entries.push(Recorded::CallStarted(2));
+        let Next::Park(calls) = TurnMachine::resume(limits, entries).next() else {
+            panic!("it may have taken effect");
+        };
+        assert_eq!(calls[0].standing, Standing::OutcomeUnknown);
+        assert!(calls[0].call.resumes.is_some(), "a retry sends the answer");
+    }
 }

@@ -67,6 +67,7 @@ async fn ask(tool: &HttpRequest, arguments: Value) -> Result<String, ToolError> 
         request_id: Some("order-17".to_owned()),
         traceparent: None,
         now: DateTime::UNIX_EPOCH,
+        resumes: None,
     };
     tool.call(arguments, &context).await
 }

@@ -5,21 +5,30 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use baton_admission::tool_arguments;
 use baton_mcp::{
-    ClientAuth, ClientCredentials, Endpoint, Health, Listing, McpError, Program, Server, ToolInfo,
+    CallAnswer, ClientAuth, ClientCredentials, Endpoint, Health, InputNeeded, Listing, McpError,
+    Program, Server, ToolCall, ToolInfo,
 };
 use baton_metering::MCP_TOOL_SIZE;
 use baton_outbound::Guard;
-use baton_protocol::{Effect, ToolSource};
+use baton_protocol::{CallPause, Effect, InputRequest, RequestedInput, ToolSource};
 use baton_service::config::{McpClientAuth, McpServerConfig, McpTrust, OutboundConfig};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http::{HeaderName, HeaderValue};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use url::Url;
 
 use crate::metrics;
 use crate::tools::{RegisteredTool, Tool, ToolContext, ToolError, ToolSetupError, ToolSpec};
+
+/// The most rounds of a call: the number of times that its server may leave it.
+const MAX_ROUNDS: u32 = 10;
+/// Half of the time before the first repetition of a call that its server wanted again without a question.
+const SHORTEST_REST: Duration = Duration::from_millis(5);
+/// The longest time before such a repetition.
+const LONGEST_REST: Duration = Duration::from_millis(500);
 
 /// The tools of a server, by their names for models.
 type Tools = HashMap<String, Arc<RegisteredTool>>;
@@ -262,15 +271,28 @@ impl Call {
             let what = "the arguments of this tool are a JSON object; the call was not made";
             return Err(ToolError::Arguments(what.to_owned()));
         };
-        let mut meta = Map::new();
-        meta.insert(
+        let mut call = ToolCall {
+            arguments,
+            ..ToolCall::of(&self.tool)
+        };
+        call.meta.insert(
             "idempotencyKey".to_owned(),
             json!(context.idempotency_key()),
         );
-        let client = &self.link.client;
-        match client.call(&self.tool, arguments, meta).await {
-            Ok(outcome) if outcome.ok => Ok(outcome.text),
-            Ok(outcome) => Err(ToolError::Failed(outcome.text)),
+        let mut round = 0;
+        if let Some(resumed) = context.resumes.as_deref() {
+            let CallPause::Input { asked, state } = &resumed.pause;
+            if asked.requests.is_empty() {
+                tokio::time::sleep(rest(asked.round)).await;
+            }
+            call.state.clone_from(state);
+            call.answers = asked.answers(resumed.given.as_ref());
+            round = asked.round;
+        }
+        match self.link.client.call(call).await {
+            Ok(CallAnswer::Done(outcome)) if outcome.ok => Ok(outcome.text),
+            Ok(CallAnswer::Done(outcome)) => Err(ToolError::Failed(outcome.text)),
+            Ok(CallAnswer::Input(needed)) => Err(self.paused(needed, round + 1)),
             Err(error) => {
                 metrics::mcp_failed(&self.link.name, &error);
                 let name = &self.link.name;
@@ -286,6 +308,42 @@ impl Call {
             }
         }
     }
+}
+
+impl Call {
+    /// Returns the state in which the server has left the call, or the reason for giving the call up.
+    fn paused(&self, needed: InputNeeded, round: u32) -> ToolError {
+        let name = &self.link.name;
+        if round > MAX_ROUNDS {
+            return ToolError::Failed(format!(
+                "the MCP server `{name}` asked for input more than {MAX_ROUNDS} times, and the call was given up"
+            ));
+        }
+        let requests = needed.questions.into_iter().map(|question| InputRequest {
+            id: question.id,
+            message: question.message,
+            schema: question.schema,
+            url: question.url,
+        });
+        let requests = requests.collect();
+        let asked = RequestedInput { round, requests };
+        if let Some(schema) = asked.schema()
+            && let Err(mistake) = tool_arguments::compile(&schema)
+        {
+            return ToolError::Failed(format!(
+                "the MCP server `{name}` asks for input with a schema that cannot be used ({mistake}), and \
+                 the call was given up"
+            ));
+        }
+        let state = needed.state;
+        ToolError::Paused(Box::new(CallPause::Input { asked, state }))
+    }
+}
+
+/// Returns the time before a call is repeated that its server wanted again without a question.
+fn rest(round: u32) -> Duration {
+    let rest = SHORTEST_REST * 2_u32.saturating_pow(round.min(MAX_ROUNDS));
+    rest.min(LONGEST_REST)
 }
 
 impl Tool for Call {

@@ -17,6 +17,7 @@ fn context() -> ToolContext {
         request_id: Some("order-17".to_owned()),
         traceparent: None,
         now: DateTime::UNIX_EPOCH,
+        resumes: None,
     }
 }
 
@@ -45,21 +46,26 @@ async fn a_tool_is_offered_as_its_server_describes_it_and_called_there() {
     let context = context();
     let outcome = tools
         .execute("docs__echo", r#"{"text":"a"}"#, context.clone())
-        .await;
+        .await
+        .unwrap();
     assert_eq!(
         (outcome.end, &*outcome.content),
         (CallEnd::Ok, r#"{"text":"a"}"#)
     );
     let call = &server.seen().calls[0];
     assert_eq!(call["_meta"]["idempotencyKey"], context.idempotency_key());
-    let outcome = tools.execute("docs__fail", "{}", context.clone()).await;
+    let outcome = tools
+        .execute("docs__fail", "{}", context.clone())
+        .await
+        .unwrap();
     assert_eq!(
         (outcome.end, &*outcome.content),
         (CallEnd::Failed, "it went wrong")
     );
     let outcome = tools
         .execute("docs__echo", r#"{"text":1}"#, context.clone())
-        .await;
+        .await
+        .unwrap();
     assert_eq!(outcome.end, CallEnd::InvalidArguments);
     assert_eq!(server.seen().calls.len(), 2, "wrong arguments are not sent");
 }
@@ -108,14 +114,14 @@ async fn a_server_that_is_away_costs_only_its_own_tools_and_they_say_so() {
         assert!(description.contains(why), "{description}");
         assert!(description.contains("Do not call it"), "{description}");
         assert_eq!(tool.effect(), Effect::AtMostOnce);
-        let outcome = tools.execute(name, "{}", context()).await;
+        let outcome = tools.execute(name, "{}", context()).await.unwrap();
         assert_eq!(outcome.end, CallEnd::Failed);
         assert!(
             outcome.content.contains("the call was not made"),
             "{outcome:?}"
         );
     }
-    let outcome = tools.execute("docs__echo", "{}", context()).await;
+    let outcome = tools.execute("docs__echo", "{}", context()).await.unwrap();
     assert_eq!(outcome.end, CallEnd::Ok);
 }
 
@@ -151,6 +157,7 @@ async fn a_call_that_broke_off_may_have_taken_effect() {
         server.break_off();
     };
     let (outcome, ()) = tokio::join!(calling, stopping);
+    let outcome = outcome.unwrap();
     assert_eq!(outcome.end, CallEnd::Failed);
     assert!(
         outcome.content.contains("may have taken effect"),
@@ -195,7 +202,7 @@ async fn a_server_behind_a_token_server_is_used_and_its_secret_is_not_shown() {
     assert!(!format!("{config:?}").contains("the-clients-secret"));
     assert!(!config.print().unwrap().contains("the-clients-secret"));
     let tools = ToolRegistry::new(&config).unwrap();
-    let outcome = tools.execute("docs__echo", "{}", context()).await;
+    let outcome = tools.execute("docs__echo", "{}", context()).await.unwrap();
     assert_eq!((outcome.end, &*outcome.content), (CallEnd::Ok, "{}"));
     let form = &tokens.requests()[0].form;
     assert!(
@@ -206,7 +213,7 @@ async fn a_server_behind_a_token_server_is_used_and_its_secret_is_not_shown() {
     let refusal = json!({"error": "invalid_client"});
     tokens.answer_with(http::StatusCode::UNAUTHORIZED, refusal);
     let tools = ToolRegistry::new(&config).unwrap();
-    let outcome = tools.execute("docs__echo", "{}", context()).await;
+    let outcome = tools.execute("docs__echo", "{}", context()).await.unwrap();
     assert_eq!(outcome.end, CallEnd::Failed);
     assert!(
         outcome.content.contains("invalid_client"),

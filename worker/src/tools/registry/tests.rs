@@ -24,6 +24,7 @@ fn context() -> ToolContext {
         request_id: Some("order-17".to_owned()),
         traceparent: None,
         now: DateTime::UNIX_EPOCH,
+        resumes: None,
     }
 }
 
@@ -70,7 +71,12 @@ where
 #[tokio::test]
 async fn the_calculator_answers_through_all_checks() {
     let tools = built_in();
-    let calculate = async |arguments| tools.execute("calculator", arguments, context()).await;
+    let calculate = async |arguments| {
+        tools
+            .execute("calculator", arguments, context())
+            .await
+            .unwrap()
+    };
     let outcome = calculate(r#"{"expression":"15% of 847"}"#).await;
     assert_eq!((outcome.ok, outcome.content.as_str()), (true, "127.05"));
     let outcome = calculate(r#"{"expression":"2+"}"#).await;
@@ -94,7 +100,10 @@ async fn the_calculator_answers_through_all_checks() {
 
 #[tokio::test]
 async fn the_time_is_the_one_passed_in() {
-    let outcome = built_in().execute("current_time", "", context()).await;
+    let outcome = built_in()
+        .execute("current_time", "", context())
+        .await
+        .unwrap();
     assert!(
         outcome.content.contains("1970-01-01T00:00:00+00:00"),
         "{outcome:?}"
@@ -103,7 +112,10 @@ async fn the_time_is_the_one_passed_in() {
 
 #[tokio::test]
 async fn an_unknown_tool_is_answered_with_those_that_exist() {
-    let outcome = built_in().execute("teleport", "{}", context()).await;
+    let outcome = built_in()
+        .execute("teleport", "{}", context())
+        .await
+        .unwrap();
     assert_eq!(outcome.end, CallEnd::UnknownTool);
     assert!(
         outcome.content.contains("`calculator`, `current_time`"),
@@ -124,7 +136,7 @@ async fn a_panic_is_contained_before_and_within_the_future() {
         )
         .unwrap();
     for name in ["early", "late"] {
-        let outcome = tools.execute(name, "{}", context()).await;
+        let outcome = tools.execute(name, "{}", context()).await.unwrap();
         assert_eq!(
             (outcome.ok, outcome.end),
             (false, CallEnd::Panicked),
@@ -150,7 +162,7 @@ async fn a_call_that_does_not_end_is_dropped_when_its_time_is_up() {
     tools
         .register(spec("hang", Duration::from_secs(5)), hang)
         .unwrap();
-    let outcome = tools.execute("hang", "{}", context()).await;
+    let outcome = tools.execute("hang", "{}", context()).await.unwrap();
     assert_eq!(outcome.end, CallEnd::TimedOut);
     assert!(outcome.content.contains("5s"), "{outcome:?}");
     assert!(dropped.await.is_err(), "its future is gone");
@@ -161,7 +173,7 @@ async fn a_result_that_is_too_long_is_cut_at_a_character_and_says_so() {
     let mut tools = empty();
     let long = Does(|| async { Ok("é".repeat(MAX_CONTENT)) }.boxed());
     tools.register(spec("long", LONG), long).unwrap();
-    let outcome = tools.execute("long", "{}", context()).await;
+    let outcome = tools.execute("long", "{}", context()).await.unwrap();
     assert!(outcome.ok && outcome.cut);
     assert!(outcome.content.len() < MAX_CONTENT + 100);
     assert!(outcome.content.ends_with("are shown]"));
@@ -270,7 +282,10 @@ async fn an_http_tool_is_sent_its_arguments_its_secret_and_a_key() {
     let (tools, _server) = http_tools().await;
     let context = context();
     let key = format!("{}-3", context.run);
-    let outcome = tools.execute("post", r#"{"a":1}"#, context.clone()).await;
+    let outcome = tools
+        .execute("post", r#"{"a":1}"#, context.clone())
+        .await
+        .unwrap();
     let sent: Value = serde_json::from_str(&outcome.content).unwrap();
     assert_eq!(
         sent,
@@ -281,7 +296,8 @@ async fn an_http_tool_is_sent_its_arguments_its_secret_and_a_key() {
     );
     let outcome = tools
         .execute("get", r#"{"q":"a b&c","n":2}"#, context)
-        .await;
+        .await
+        .unwrap();
     let sent: Value = serde_json::from_str(&outcome.content).unwrap();
     assert_eq!(sent["query"], "fixed=1&n=2&q=a+b%26c");
     assert_eq!(sent["body"], "");
@@ -294,7 +310,7 @@ async fn an_http_tool_is_sent_its_arguments_its_secret_and_a_key() {
 async fn what_a_tools_server_says_is_cleared_of_its_secrets() {
     let (tools, _server) = http_tools().await;
     let arguments = r#"{"a":"key-of-the-tool","b":"Bearer key-of-the-tool"}"#;
-    let outcome = tools.execute("post", arguments, context()).await;
+    let outcome = tools.execute("post", arguments, context()).await.unwrap();
     let sent: Value = serde_json::from_str(&outcome.content).unwrap();
     assert_eq!(sent["body"], r#"{"a":"[secret]","b":"[secret]"}"#);
 }
@@ -303,9 +319,9 @@ async fn what_a_tools_server_says_is_cleared_of_its_secrets() {
 async fn secrets_in_a_tools_url_do_not_come_back() {
     let (tools, _server) = http_tools().await;
     let told = tools.execute("keyed", r#"{"city":"q/secret-in-query"}"#, context());
-    let sent: Value = serde_json::from_str(&told.await.content).unwrap();
+    let sent: Value = serde_json::from_str(&told.await.unwrap().content).unwrap();
     assert_eq!(sent["query"], "api_key=[secret]&city=[secret]");
-    let told = tools.execute("hook", "{}", context()).await;
+    let told = tools.execute("hook", "{}", context()).await.unwrap();
     let sent: Value = serde_json::from_str(&told.content).unwrap();
     assert_eq!(sent["path"], "/hooks/[secret]");
 }
@@ -332,11 +348,14 @@ async fn what_the_operator_set_in_a_tools_url_the_model_cannot_set_again() {
     let (tools, _server) = http_tools().await;
     for name in ["api_key", "API_KEY", "api_key[]", "api.key", " api_key"] {
         let arguments = json!({ name: "mine" }).to_string();
-        let outcome = tools.execute("keyed", &arguments, context()).await;
+        let outcome = tools.execute("keyed", &arguments, context()).await.unwrap();
         assert_eq!(outcome.end, CallEnd::Failed, "{name}");
         assert!(outcome.content.contains("was not made"), "{outcome:?}");
     }
-    let outcome = tools.execute("keyed", r#"{"key":"fine"}"#, context()).await;
+    let outcome = tools
+        .execute("keyed", r#"{"key":"fine"}"#, context())
+        .await
+        .unwrap();
     assert_eq!(outcome.end, CallEnd::Ok, "{outcome:?}");
 }
 
@@ -348,7 +367,7 @@ async fn refusals_redirects_and_absence_are_told_to_the_model() {
         ("away", "307"),
         ("gone", "cannot be reached; the call has had no effect"),
     ] {
-        let outcome = tools.execute(name, "{}", context()).await;
+        let outcome = tools.execute(name, "{}", context()).await.unwrap();
         assert_eq!(outcome.end, CallEnd::Failed, "{name}");
         assert!(
             outcome.content.contains(told),

@@ -64,6 +64,14 @@ fn requests_are_read_as_documented() {
         ),
         (json!({"decision": "stop"}), Decision::Stop {}),
         (
+            json!({"decision": "accept", "content": {"name": "Ada"}}),
+            Decision::Accept {
+                content: Some(Map::from_iter([("name".to_owned(), json!("Ada"))])),
+            },
+        ),
+        (json!({"decision": "decline"}), Decision::Decline {}),
+        (json!({"decision": "cancel"}), Decision::Cancel {}),
+        (
             json!({"decision": "reject", "reason": "no"}),
             Decision::Reject {
                 reason: "no".into(),
@@ -177,6 +185,12 @@ fn a_refusal_names_what_is_wrong_and_repeats_what_it_can() {
             json!({"approval_id": RUN, "request_id": "mine", "decision": "stop", "limits": {}}),
             "invalid_request",
             "`limits` with `raise`",
+        ),
+        (
+            "decide",
+            json!({"approval_id": RUN, "request_id": "mine", "decision": "decline", "content": {}}),
+            "invalid_request",
+            "`content` with `accept`",
         ),
         ("pause", json!({}), "invalid_request", "`pause` is no verb"),
     ] {

@@ -26,7 +26,9 @@ use crate::run::decide::{Decider, Wish, words};
 /// of unknown outcome: `{"decision": "retry"}` makes it again, once; `{"decision": "result", "result": "…"}`
 /// gives the model this result; `{"decision": "fail", "reason": "…"}` reports to the model that the
 /// call failed. A run at a limit of its own: `{"decision": "raise", "limits": {…}}` lets it go on, as
-/// `PATCH /v1/runs/{id}` does; `{"decision": "stop"}` ends it. The run continues after the last question is decided. The first decision is final;
+/// `PATCH /v1/runs/{id}` does; `{"decision": "stop"}` ends it. The server of a tool that asks for input:
+/// `{"decision": "accept", "content": {…}}` gives it; `{"decision": "decline"}` and `{"decision": "cancel"}`
+/// do not. The run continues after the last question is decided. The first decision is final;
 /// repeating it changes nothing.
 #[utoipa::path(
     post,
@@ -43,7 +45,7 @@ use crate::run::decide::{Decider, Wish, words};
         (status = 403, description = "The key lacks `approvals:write`", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such run, or no such question", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "`already_decided` otherwise, `approval_expired`, or `run_ended`", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "`invalid_arguments`: they do not match the tool's schema", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "`invalid_arguments`: they do not match the tool's schema; `invalid_content`: it does not match the schema of the question", body = Problem, content_type = "application/problem+json"),
     ),
     security(("api_key" = []), ("access_token" = [])),
 )]
@@ -246,7 +248,9 @@ fn read_decision(body: &[u8]) -> Result<Decision, ApiError> {
             "this is no decision ({error}): send {{\"decision\": \"approve\"}} or {{\"decision\": \
              \"reject\", \"reason\": \"…\"}}; about a call of unknown outcome {{\"decision\": \"retry\"}}, \
              {{\"decision\": \"result\", \"result\": \"…\"}} or {{\"decision\": \"fail\", \"reason\": \
-             \"…\"}}; at a limit {{\"decision\": \"raise\", \"limits\": {{…}}}} or {{\"decision\": \"stop\"}}"
+             \"…\"}}; at a limit {{\"decision\": \"raise\", \"limits\": {{…}}}} or {{\"decision\": \"stop\"}}; \
+             to the server of a tool {{\"decision\": \"accept\", \"content\": {{…}}}}, {{\"decision\": \
+             \"decline\"}} or {{\"decision\": \"cancel\"}}"
         );
         ApiError::new(StatusCode::BAD_REQUEST, "invalid_decision", message)
     })
