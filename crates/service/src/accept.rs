@@ -34,9 +34,9 @@ use crate::metrics as names;
 pub use addresses::{AddressLimit, network};
 pub use request_body::{BodyTimeout, is_body_timeout};
 
-/// The largest head of a request, and the most bytes gathered for one write. An upper bound:
-/// buffers begin at 8 KiB.
-const BUFFER: usize = 64 * 1024;
+/// The most bytes gathered for one write, and the size up to which every head of a request is taken. None
+/// of twice this size is: the limit is looked at between reads, which grow. Buffers begin at 8 KiB.
+const BUFFER: usize = 32 * 1024;
 /// The most concurrent requests on one HTTP/2 connection.
 const STREAMS: u32 = 256;
 /// The largest head of a request on an HTTP/2 stream, measured as in RFC 9113.
@@ -180,7 +180,11 @@ struct Server {
     router: Router,
     limits: Limits,
     patience: Patience,
+    /// Finds out from the first bytes whether a client speaks HTTP/1 or HTTP/2.
     protocol: auto::Builder<Spawner>,
+    /// For a client that is known to speak HTTP/1. The first bytes are then read with all others, into a
+    /// buffer of half the size.
+    http1: auto::Builder<Spawner>,
     tasks: TaskTracker,
     /// Connections finish their requests and close.
     drain: CancellationToken,
@@ -226,6 +230,7 @@ impl Server {
             router,
             limits,
             patience,
+            http1: protocol.clone().http1_only(),
             protocol,
             tasks,
             drain,

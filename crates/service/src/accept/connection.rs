@@ -103,9 +103,15 @@ impl Server {
                 )
             })
         };
-        let mut connection = pin!(self.protocol.serve_connection(io, service));
         let mut draining = pin!(self.drain.cancelled());
         let mut timer = pin!(sleep(self.patience.header));
+        let protocol = tokio::select! {
+            biased;
+            is_http1 = socket.begins_as_http1() => if is_http1 { &self.http1 } else { &self.protocol },
+            () = &mut draining => return End::Closed,
+            () = &mut timer => return End::Expired(Expiry::Header),
+        };
+        let mut connection = pin!(protocol.serve_connection(io, service));
         let (mut closing, mut drained) = (false, false);
 
         poll_fn(|cx| {

@@ -21,6 +21,9 @@ const LINGER: Duration = Duration::from_secs(20);
 /// The bytes that are read and dropped after an answer.
 const LINGER_BYTES: usize = 64 << 20;
 
+/// The beginning of HTTP/2 without TLS, as far as it differs from every request of HTTP/1.
+const HTTP2: &[u8] = b"PRI * HTTP/2.0";
+
 /// A TCP stream that its clones share.
 #[derive(Debug, Clone)]
 pub(super) struct Socket(Arc<TcpStream>);
@@ -28,6 +31,16 @@ pub(super) struct Socket(Arc<TcpStream>);
 impl Socket {
     pub(super) fn new(stream: TcpStream) -> Self {
         Self(Arc::new(stream))
+    }
+
+    /// Waits for the first bytes, and returns whether they cannot be the beginning of HTTP/2. They are
+    /// not taken from the socket.
+    pub(super) async fn begins_as_http1(&self) -> bool {
+        let mut first = [0; HTTP2.len()];
+        // An error shows again at the first read.
+        let count = self.0.peek(&mut first).await.unwrap_or(0);
+        let common = count.min(HTTP2.len());
+        first[..common] != HTTP2[..common]
     }
 
     /// Waits until the client has left although it sent bytes that nobody reads, which hide its

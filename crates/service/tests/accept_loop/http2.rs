@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-use super::{PATIENCE, Server, hello, limits, send, start};
+use super::{PATIENCE, Server, hello, limits, read_until, send, start};
 
 #[tokio::test]
 async fn http2_is_served_on_the_same_port_with_the_peers_address_and_drained_too() {
@@ -85,6 +85,33 @@ async fn open_http2(server: &Server) -> TcpStream {
     send(&mut client, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
     client.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
     client
+}
+
+#[tokio::test]
+async fn both_versions_are_known_wherever_their_first_bytes_are_cut() {
+    let server = start(hello(), limits()).await;
+    for cut in [1, 2, 5, 17] {
+        for (request, answer) in [("GET", "HTTP/1.1 200"), ("PRIVATE", "HTTP/1.1 405")] {
+            let mut client = server.connect().await;
+            let head = format!("{request} / HTTP/1.1\r\nhost: x\r\n\r\n");
+            send_in_two(&mut client, &head, cut).await;
+            read_until(&mut client, answer).await;
+        }
+        let mut client = server.connect().await;
+        send_in_two(&mut client, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", cut).await;
+        client.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
+        let (kind, _) = read_frame(&mut client).await.unwrap();
+        assert_eq!(kind, SETTINGS);
+    }
+}
+
+/// Sends two pieces, and lets the server run between them.
+async fn send_in_two(client: &mut TcpStream, text: &str, cut: usize) {
+    send(client, &text[..cut]).await;
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+    send(client, &text[cut..]).await;
 }
 
 /// Guards `max_concurrent_streams`: hyper's own default is 200, and h2 has no limit.
