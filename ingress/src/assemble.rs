@@ -23,7 +23,7 @@ use crate::run::cancel::Canceller;
 use crate::run::decide::Decider;
 use crate::run::followers::{Followers, Stopping};
 use crate::run::reader::RunReader;
-use crate::run::submission::Submitter;
+use crate::run::submission::{Places, Submitter};
 use crate::{IngressDeps, metrics, settings};
 
 /// The time for which other ingresses may report that they have the client.
@@ -113,6 +113,7 @@ pub(crate) fn assemble(deps: IngressDeps, shutdown: &Shutdown) -> anyhow::Result
         attachments: attachments.clone(),
         canceller: canceller.clone(),
         tracker: shutdown.tracker.clone(),
+        places: Places::new(),
         clock: Arc::clone(&clock),
     });
 

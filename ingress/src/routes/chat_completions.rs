@@ -124,6 +124,9 @@ pub(crate) async fn chat_completions(
         None
     };
     let client_tools = request.tool_names.clone();
+    let job_headers = job_headers(&request_id, &headers);
+    // They hold the bytes in which they were read.
+    drop(headers);
     let wanted = RunRequest {
         caller: Arc::clone(&caller),
         submission: Submission {
@@ -131,7 +134,7 @@ pub(crate) async fn chat_completions(
             request,
             idempotency,
             on_close,
-            headers: job_headers(&request_id, &headers),
+            headers: job_headers,
         },
         body: Some(held),
         follow: true,
@@ -191,7 +194,8 @@ pub(crate) async fn chat_completions(
             let relay = followers.relay(&caller, run, *follower, EndsWith::All);
             match place {
                 Some(place) => chat.stream(relay, Client { attachment, place }).await,
-                None => chat.answer_whole(relay, attachment).await,
+                // A stream, which needs less, waits in the same future.
+                None => Box::pin(chat.answer_whole(relay, attachment)).await,
             }
         }
     };
@@ -277,5 +281,19 @@ impl Chat {
                 goes_on("events_unavailable", "the run's events cannot be read")
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn size<A, B, C, D, E, F, R>(_: &impl Fn(A, B, C, D, E, F) -> R) -> usize {
+        size_of::<R>()
+    }
+
+    #[test]
+    fn a_chat_holds_little_until_its_first_token() {
+        assert!(size(&chat_completions) < 5 << 10);
     }
 }

@@ -1,6 +1,7 @@
 //! Submits a run: accepts it, publishes its job, and follows it from its first event.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use baton_admission::{Accepted, Admission, OnClose, Submission, SubmitError};
 use baton_nats::{EventFollower, JobHeaders};
@@ -11,6 +12,9 @@ use baton_store::{IdempotencyKey, Refusal};
 use baton_traces::{Span, SpanKind};
 use http::{HeaderMap, HeaderName, StatusCode};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
@@ -25,6 +29,11 @@ use crate::run::reader::RunReader;
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// The longest idempotency key. Longer keys would only be hashed, and make log lines worse.
 const MAX_KEY: usize = 255;
+/// The submissions in work at a time: several groups of rows for the ledger. Each takes some 20 KiB,
+/// and clients may send thousands in one moment.
+const IN_WORK: usize = 256;
+/// The longest wait of a submission for those before it.
+const WAIT: Duration = Duration::from_secs(5);
 
 /// A run that a door requests.
 pub(crate) struct RunRequest {
@@ -57,7 +66,27 @@ pub(crate) struct Submitter {
     pub(crate) canceller: Canceller,
     /// Holds the submissions in work.
     pub(crate) tracker: TaskTracker,
+    pub(crate) places: Places,
     pub(crate) clock: SharedClock,
+}
+
+/// Bounds the submissions in work.
+pub(crate) struct Places(Arc<Semaphore>);
+
+impl Places {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(IN_WORK)))
+    }
+
+    async fn take(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        let place = timeout(WAIT, Arc::clone(&self.0).acquire_owned()).await;
+        place.ok().and_then(Result::ok).ok_or_else(|| {
+            ApiError::unavailable(
+                "ledger_unavailable",
+                "the ledger takes requests more slowly than they arrive: try again",
+            )
+        })
+    }
 }
 
 impl Submitter {
@@ -68,16 +97,32 @@ impl Submitter {
         self: &Arc<Self>,
         request: RunRequest,
     ) -> Result<Submitted, ApiError> {
+        let place = self.places.take().await?;
         let proposed = request
             .submission
             .run
             .unwrap_or_else(|| RunId::new(self.clock.now()));
-        let task = submit_to_the_end(Arc::clone(self), request, proposed).in_current_span();
-        match self.tracker.spawn(task).await {
+        match self.begin(request, proposed, place).await {
             Ok(submitted) => submitted,
             // The task panicked, before or after the commit.
             Err(error) => Err(ApiError::internal(&error).of_run(proposed)),
         }
+    }
+
+    /// Not asynchronous: the caller's future would hold the task's as well.
+    fn begin(
+        self: &Arc<Self>,
+        request: RunRequest,
+        proposed: RunId,
+        place: OwnedSemaphorePermit,
+    ) -> JoinHandle<Result<Submitted, ApiError>> {
+        let submitter = Arc::clone(self);
+        let task = async move {
+            let submitted = submit_to_the_end(submitter, request, proposed).await;
+            drop(place);
+            submitted
+        };
+        self.tracker.spawn(task.in_current_span())
     }
 }
 
@@ -270,5 +315,22 @@ mod tests {
         for bad in ["", "two words", &"k".repeat(256)] {
             assert_eq!(key(bad, "r", b"").unwrap_err().status, 400, "{bad}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_submission_waits_for_those_before_it_and_not_for_ever() {
+        let places = Places::new();
+        let mut taken = Vec::new();
+        for _ in 0..IN_WORK {
+            taken.push(places.take().await.unwrap());
+        }
+        let refused = places.take().await.unwrap_err();
+        assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+        let ended = async {
+            tokio::time::sleep(WAIT / 2).await;
+            taken.pop();
+        };
+        let (place, ()) = tokio::join!(places.take(), ended);
+        place.unwrap();
     }
 }

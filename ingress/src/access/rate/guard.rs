@@ -176,3 +176,18 @@ fn refuse(decision: Decision, whose: RateRefusal) -> ApiError {
     let message = format!("too many {whose}: the limit is {limit}; ask again in {reset} seconds");
     ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", message).retry_after(reset)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn size<A, B, F>(_: &impl Fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_request_holds_little_of_its_limit() {
+        let ask = size::<&'static RateGate, _, _>(&RateGate::ask_for_address);
+        assert!(ask < 1 << 10);
+    }
+}

@@ -118,6 +118,11 @@ impl RateLimiter {
         if limits.are_none() {
             return None;
         }
+        // Callers go on for as long as their answers stream, and would keep its place.
+        Box::pin(self.count(who, limits, units)).await
+    }
+
+    async fn count(&self, who: Limited, limits: RateLimits, units: u32) -> Option<Decision> {
         let entry = self.known.get_with(who, async { Arc::default() }).await;
         if let Some(refusal) = self.refusal(&entry, limits, units) {
             return Some(refusal);

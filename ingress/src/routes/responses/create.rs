@@ -103,6 +103,9 @@ pub(crate) async fn create_response(
     let decisions = answers.iter().flat_map(|answers| &answers.decisions);
     let decisions: Vec<_> = decisions.map(|(_, decision)| decision.clone()).collect();
     let keyed = idempotency.is_some();
+    let job_headers = job_headers(&request_id, &headers);
+    // They hold the bytes in which they were read.
+    drop(headers);
     let wanted = RunRequest {
         caller: Arc::clone(&caller),
         submission: Submission {
@@ -113,7 +116,7 @@ pub(crate) async fn create_response(
             },
             idempotency,
             on_close,
-            headers: job_headers(&request_id, &headers),
+            headers: job_headers,
         },
         body: Some(held),
         follow: stream || later || !background,
@@ -157,7 +160,11 @@ pub(crate) async fn create_response(
                 record.and_then(|record| record.answer())
             }
         }
-        (Ok(_), None) => answer_whole(&followers, &caller, run, follower, attachment, begun).await,
+        // A new response's stream, which needs less, waits in the same future.
+        (Ok(_), None) => {
+            let whole = answer_whole(&followers, &caller, run, follower, attachment, begun);
+            Box::pin(whole).await
+        }
         (Ok(head), Some(place)) => {
             let client = Client { attachment, place };
             let frames = ResponseFrames::new(head, None, background);
@@ -165,7 +172,7 @@ pub(crate) async fn create_response(
                 Some(follower) => {
                     Ok(frames.follow(&followers, &caller, follower, client, Some(begun)))
                 }
-                None => frames.open(&followers, &caller, client).await,
+                None => Box::pin(frames.open(&followers, &caller, client)).await,
             }
         }
     };
