@@ -6,6 +6,13 @@
 
 use metrics::{Unit, counter, gauge, histogram};
 
+/// Bucket bounds of all histograms that end in `_seconds`: 1 ms is a cached answer, 60 s a long
+/// model turn.
+pub const SECONDS: [f64; 18] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0,
+    120.0, 300.0,
+];
+
 /// One metric.
 #[derive(Debug, Clone, Copy)]
 pub struct Metric {

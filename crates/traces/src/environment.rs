@@ -8,6 +8,12 @@ use reqwest::Url;
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The most bytes of an attribute with content, unless the environment says another number.
+const DEFAULT_CONTENT: usize = 16 << 10;
+
+/// The highest such number: as many spans wait for the receiver as its queue has places.
+const MOST_CONTENT: usize = 1 << 20;
+
 /// A variable with a value that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{variable} {problem}")]
@@ -32,6 +38,10 @@ pub(crate) struct Environment {
     /// A file of certificate authorities that are trusted besides the public ones.
     pub(crate) authorities: Option<PathBuf>,
     pub(crate) has_service_name: bool,
+    /// Whether the spans of a failed trace are sent although it is not sampled.
+    pub(crate) keeps_errors: bool,
+    /// The most bytes of an attribute with content; `None` if spans have none.
+    pub(crate) content: Option<usize>,
 }
 
 impl Environment {
@@ -86,6 +96,7 @@ impl Environment {
             })?
             .unwrap_or(DEFAULT_TIMEOUT);
         check_sampler(&given)?;
+        let content = read_content(&given)?;
         Ok(Some(Self {
             endpoint,
             headers,
@@ -96,6 +107,10 @@ impl Environment {
             has_service_name: given("OTEL_SERVICE_NAME").is_some()
                 || given("OTEL_RESOURCE_ATTRIBUTES")
                     .is_some_and(|list| list.contains("service.name=")),
+            // Who chooses always_off wants no span of what others did not sample.
+            keeps_errors: !given("OTEL_TRACES_SAMPLER")
+                .is_some_and(|sampler| sampler.ends_with("always_off")),
+            content,
         }))
     }
 }
@@ -166,6 +181,38 @@ fn check_sampler(given: &impl Fn(&str) -> Option<String>) -> Result<(), BadEnvir
     Ok(())
 }
 
+/// Reads whether spans have content, and the most bytes of each attribute with it.
+fn read_content(given: &impl Fn(&str) -> Option<String>) -> Result<Option<usize>, BadEnvironment> {
+    const SWITCH: &str = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT";
+    let chosen = given(SWITCH).map(|chosen| chosen.trim().to_ascii_lowercase());
+    match chosen.as_deref() {
+        None | Some("false" | "no_content") => return Ok(None),
+        Some("true" | "span_only") => {}
+        Some("event_only" | "span_and_event") => {
+            let problem = "asks for events, and none are sent: write SPAN_ONLY";
+            return Err(BadEnvironment::new(SWITCH, problem));
+        }
+        Some(_) => {
+            let problem = "is neither SPAN_ONLY nor NO_CONTENT: write one of them";
+            return Err(BadEnvironment::new(SWITCH, problem));
+        }
+    }
+    for name in [
+        "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+        "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+    ] {
+        if let Some(limit) = given(name) {
+            let limit = limit.trim().parse().ok();
+            let limit = limit.filter(|limit| *limit <= MOST_CONTENT);
+            let problem = "is no number from 0 to 1048576: write for example 16384";
+            return limit
+                .map(Some)
+                .ok_or_else(|| BadEnvironment::new(name, problem));
+        }
+    }
+    Ok(Some(DEFAULT_CONTENT))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,6 +247,38 @@ mod tests {
         assert_eq!(found.endpoint.as_str(), "https://x.example/in");
     }
 
+    const CAPTURE: &str = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT";
+
+    #[test]
+    fn spans_have_content_only_if_it_is_switched_on() {
+        let content = |more: &[(&str, &str)]| {
+            let variables = [&[ENDPOINT], more].concat();
+            read(&variables).unwrap().unwrap().content
+        };
+        assert_eq!(content(&[]), None);
+        assert_eq!(content(&[(CAPTURE, "NO_CONTENT")]), None);
+        assert_eq!(content(&[(CAPTURE, "True")]), Some(16 << 10));
+        let limit = ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "1000");
+        assert_eq!(content(&[(CAPTURE, "SPAN_ONLY"), limit]), Some(1_000));
+        assert_eq!(content(&[limit]), None);
+        let limit = (limit.0, "2000000");
+        let error = read(&[ENDPOINT, (CAPTURE, "true"), limit]).unwrap_err();
+        assert!(error.to_string().starts_with(limit.0), "{error}");
+    }
+
+    #[test]
+    fn errors_are_kept_unless_the_sampler_is_always_off() {
+        for (sampler, kept) in [
+            ("", true),
+            ("always_on", true),
+            ("always_off", false),
+            ("parentbased_always_off", false),
+        ] {
+            let found = read(&[ENDPOINT, ("OTEL_TRACES_SAMPLER", sampler)]).unwrap();
+            assert_eq!(found.unwrap().keeps_errors, kept, "{sampler}");
+        }
+    }
+
     #[test]
     fn headers_are_percent_decoded_and_sensitive() {
         let list = (
@@ -222,6 +301,8 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s"),
             ("OTEL_TRACES_SAMPLER", "sometimes"),
             ("OTEL_TRACES_SAMPLER", "traceidratio"),
+            (CAPTURE, "EVENT_ONLY"),
+            (CAPTURE, "perhaps"),
         ] {
             let mut given = vec![(name, value)];
             if name != ENDPOINT.0 {

@@ -8,24 +8,28 @@
 
 mod counted;
 mod environment;
+mod exemplars;
 mod exporter;
+mod kept;
 pub mod metrics;
 mod span;
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use baton_outbound::{SetupError, client_builder_of_operator};
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{BatchSpanProcessor, SdkTracer, SdkTracerProvider};
+use opentelemetry_sdk::trace::{BatchSpanProcessor, Config, SdkTracer, SdkTracerProvider};
 
 pub use environment::BadEnvironment;
+pub use exemplars::{SampledSpan, exemplar};
 pub use opentelemetry::Value;
 pub use span::{Span, SpanKind, strings};
 
 use counted::Counted;
 use environment::Environment;
 use exporter::OtlpExporter;
+use kept::{KeepsErrors, Unsampled};
 
 /// A reason for which spans cannot be sent.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +45,8 @@ pub enum InstallError {
 struct Traces {
     provider: SdkTracerProvider,
     tracer: SdkTracer,
+    /// The most bytes of an attribute with content; `None` if spans have none.
+    content: Option<usize>,
 }
 
 static TRACES: OnceLock<Traces> = OnceLock::new();
@@ -65,15 +71,33 @@ pub fn install(service: &'static str) -> Result<(), InstallError> {
             resource = resource.with_service_name(service);
         }
         tracing::info!(endpoint = environment.endpoint.host_str(), "spans are sent");
+        let (keeps_errors, content) = (environment.keeps_errors, environment.content);
         let exporter = OtlpExporter::new(client, environment);
-        let provider = SdkTracerProvider::builder()
+        let unsampled = Arc::new(Unsampled::default());
+        let mut provider = SdkTracerProvider::builder()
             .with_resource(resource.build())
-            .with_span_processor(Counted(BatchSpanProcessor::builder(exporter).build()))
-            .build();
+            .with_span_processor(Counted {
+                sending: BatchSpanProcessor::builder(exporter).build(),
+                unsampled: Arc::clone(&unsampled),
+            });
+        if keeps_errors {
+            let sampler = Config::default().sampler;
+            provider = provider.with_sampler(KeepsErrors { sampler, unsampled });
+        }
+        let provider = provider.build();
         let tracer = provider.tracer("baton");
-        Traces { provider, tracer }
+        Traces {
+            provider,
+            tracer,
+            content,
+        }
     });
     Ok(())
+}
+
+/// Returns the most bytes of an attribute with content; `None` if spans are to have no content.
+pub fn content_limit() -> Option<usize> {
+    TRACES.get()?.content
 }
 
 /// Checks the environment as [`install`] does.

@@ -12,6 +12,7 @@ use opentelemetry::{Array, Context, KeyValue, StringValue, Value};
 pub use opentelemetry::trace::SpanKind;
 
 use crate::TRACES;
+use crate::exemplars::SampledSpan;
 
 /// A span at work; dropped, it ends. It is empty where spans are not sent.
 #[derive(Debug, Default)]
@@ -57,6 +58,20 @@ impl Span {
             context.span_id(),
             context.trace_flags().to_u8()
         ))
+    }
+
+    /// Returns the span as an example of what is measured, if it is sampled.
+    pub fn sampled(&self) -> Option<SampledSpan> {
+        let context = self.0.as_ref()?.span_context();
+        context.is_sampled().then(|| SampledSpan {
+            trace: context.trace_id(),
+            span: context.span_id(),
+        })
+    }
+
+    /// Returns whether attributes are recorded.
+    pub fn is_recording(&self) -> bool {
+        self.0.as_ref().is_some_and(|span| span.is_recording())
     }
 
     /// Adds an attribute. It costs nothing if the span is empty or not sampled, so the value is made only then.
