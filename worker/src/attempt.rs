@@ -38,6 +38,7 @@ mod calls;
 mod client_calls;
 mod commit;
 mod compaction;
+mod content;
 mod conversation;
 mod credential;
 mod inputs;
@@ -431,6 +432,7 @@ impl<'a, W: World> Attempt<'a, W> {
         if let Outcome::Completed(reason) = &outcome {
             metrics::limit_reached(*reason);
         }
+        metrics::run_example(self.trace.sampled(), self.tally.lived(&*self.runner.clock));
         self.tally.log(&outcome, usage, &*self.runner.clock);
         let latency = finished.cancel_latency;
         if let Some(latency) = latency {

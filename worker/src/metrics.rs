@@ -7,6 +7,7 @@ use std::time::Duration;
 use baton_mcp::McpError;
 use baton_metrics::{Label, Metric};
 use baton_protocol::{ApprovalReason, Charge, FinishReason, Outcome};
+use baton_traces::SampledSpan;
 use metrics::{counter, gauge, histogram};
 
 use crate::model::ModelError;
@@ -331,6 +332,13 @@ pub(crate) fn run_duration(duration: Duration) {
     histogram!(RUN_DURATION).record(duration);
 }
 
+/// Makes a span the example of the time of its run, which is measured when the attempt is over.
+pub(crate) fn run_example(span: Option<SampledSpan>, duration: Duration) {
+    if let Some(span) = span {
+        span.exemplifies(RUN_DURATION, &[], duration);
+    }
+}
+
 pub(crate) fn compaction(result: &'static str) {
     counter!(COMPACTIONS, "result" => result).increment(1);
 }
@@ -389,12 +397,30 @@ pub(crate) fn model_request(outcome: Result<(), &ModelError>) {
     counter!(REQUESTS, "outcome" => outcome).increment(1);
 }
 
-pub(crate) fn first_token(names: &KnownNames, model: &str, after: Duration) {
-    histogram!(FIRST_TOKEN, "model" => names.model(model)).record(after);
+pub(crate) fn first_token(
+    names: &KnownNames,
+    model: &str,
+    span: Option<SampledSpan>,
+    after: Duration,
+) {
+    let model = names.model(model);
+    if let Some(span) = span {
+        span.exemplifies(FIRST_TOKEN, &[("model", &*model)], after);
+    }
+    histogram!(FIRST_TOKEN, "model" => model).record(after);
 }
 
-pub(crate) fn model_turn(names: &KnownNames, model: &str, charge: &Charge, duration: Duration) {
+pub(crate) fn model_turn(
+    names: &KnownNames,
+    model: &str,
+    span: Option<SampledSpan>,
+    charge: &Charge,
+    duration: Duration,
+) {
     let model = names.model(model);
+    if let Some(span) = span {
+        span.exemplifies(TURN_DURATION, &[("model", &*model)], duration);
+    }
     counter!(TURNS, "model" => Arc::clone(&model)).increment(1);
     histogram!(TURN_DURATION, "model" => Arc::clone(&model)).record(duration);
     let tokens = [
@@ -494,9 +520,13 @@ pub(crate) fn tool_finished(
     tool: &str,
     ok: bool,
     end: Option<CallEnd>,
+    span: Option<SampledSpan>,
     duration: Duration,
 ) {
     let tool = names.tool(tool);
+    if let Some(span) = span {
+        span.exemplifies(TOOL_DURATION, &[("tool", &*tool)], duration);
+    }
     if let Some(end) = end.filter(|end| *end != CallEnd::Ok) {
         let reason = end.as_str();
         counter!(TOOL_FAILURES, "tool" => Arc::clone(&tool), "reason" => reason).increment(1);

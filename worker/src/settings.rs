@@ -6,7 +6,7 @@ use std::sync::Arc;
 use baton_admission::passed_on::ExtraFields;
 use baton_metering::{Metering, Prices};
 use baton_routing::Route;
-use baton_service::{Config, LiveConfig};
+use baton_service::{Config, LiveConfig, Secret};
 
 use crate::metrics::{self, KnownNames};
 use crate::model::{ModelSetupError, Upstreams};
@@ -29,6 +29,8 @@ pub struct Settings {
     pub(crate) approval_required: BTreeSet<String>,
     /// The models and tools that are labels of metrics.
     pub(crate) names: KnownNames,
+    /// Texts that spans with content must not have, the longest first.
+    pub(crate) secrets: Vec<Secret<String>>,
 }
 
 impl Settings {
@@ -63,6 +65,7 @@ impl Settings {
             tools,
             approval_required: config.approval_required().collect(),
             names,
+            secrets: config.secrets(),
         }
     }
 

@@ -14,6 +14,7 @@ mod load;
 mod mcp;
 mod mistake;
 mod outbound;
+mod secrets;
 mod sections;
 pub mod sources;
 mod tools;

@@ -16,7 +16,9 @@ use futures_util::stream::FuturesUnordered;
 use tracing::Instrument as _;
 
 use super::budget::wake_waiting;
-use super::toolbox::{CallResult, Executed};
+use super::content::Content;
+use super::toolbox::Executed;
+use super::trace::AttemptTrace;
 use super::{Attempt, Halt, Worked};
 use crate::agent::transcript::tool_message;
 use crate::agent::turn_machine::{RecordedCall, Resumption, Standing};
@@ -96,6 +98,8 @@ impl<W: World> Attempt<'_, W> {
                 let span = tracing::info_span!("call", step = recorded.step);
                 let mut trace = self.trace.tool(&call.name, &call.id, recorded.step);
                 let headers = self.trace.tool_headers(&trace);
+                let content = Content::new(&self.settings.secrets);
+                AttemptTrace::called(content, &mut trace, &call.arguments);
                 let work = async move {
                     // The wait comes before the check of the lease, which holds for two seconds.
                     let slot = toolbox.slot(registry, &recorded).await;
@@ -107,11 +111,13 @@ impl<W: World> Attempt<'_, W> {
                     let (recorded, executed) =
                         toolbox.execute(runner, fence, recorded, headers).await;
                     drop(slot);
-                    if let Executed::Ended(CallResult { ok: false, .. }) = &executed {
-                        trace.fail("tool_failed");
+                    if let Executed::Ended(result) = &executed {
+                        AttemptTrace::returned(content, &mut trace, &result.content);
+                        if !result.ok {
+                            trace.fail("tool_failed");
+                        }
                     }
-                    drop(trace);
-                    (recorded, executed, shown)
+                    (recorded, executed, shown, trace.sampled())
                 };
                 running.push(work.instrument(span));
             }
@@ -128,7 +134,7 @@ impl<W: World> Attempt<'_, W> {
                     finished = running.next() => break finished,
                 }
             };
-            let Some((recorded, executed, started_event_id)) = finished else {
+            let Some((recorded, executed, started_event_id, sampled)) = finished else {
                 return Ok(());
             };
             let result = match executed {
@@ -161,7 +167,7 @@ impl<W: World> Attempt<'_, W> {
             self.tally.tool_call();
             let name = &recorded.call.name;
             let (ok, end, duration) = (result.ok, result.end, result.duration);
-            metrics::tool_finished(&self.settings.names, name, ok, end, duration);
+            metrics::tool_finished(&self.settings.names, name, ok, end, sampled, duration);
             self.publisher.settle().await?;
             let last_event_id = self.publisher.next_id();
             let message = tool_message(&recorded.call.id, &result.content);

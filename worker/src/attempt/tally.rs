@@ -47,9 +47,14 @@ impl Tally {
         self.first_token.get_or_insert(after);
     }
 
+    /// Returns the time since the run was accepted.
+    pub(super) fn lived(&self, clock: &dyn Clock) -> Duration {
+        (clock.now() - self.created_at).to_std().unwrap_or_default()
+    }
+
     /// Writes the run's log line.
     pub(super) fn log(&self, outcome: &Outcome, usage: Usage, clock: &dyn Clock) {
-        let lived = (clock.now() - self.created_at).to_std().unwrap_or_default();
+        let lived = self.lived(clock);
         tracing::info!(
             status = outcome.status().as_str(),
             code = match outcome {

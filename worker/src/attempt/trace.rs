@@ -1,13 +1,16 @@
-//! The spans of an attempt: the wait before it, itself, its turns, calls and commits. They hold no content.
+//! The spans of an attempt: the wait before it, itself, its turns, calls and commits. They hold content only if
+//! that is switched on.
 
 use std::borrow::Cow;
 
 use baton_nats::JobHeaders;
 use baton_protocol::{FinishReason, Outcome, RunSpec, WorkerId};
 use baton_store::ClaimedRun;
-use baton_traces::{Span, SpanKind};
+use baton_traces::{SampledSpan, Span, SpanKind};
 use chrono::{DateTime, Utc};
+use serde_json::value::RawValue;
 
+use super::content::Content;
 use super::turn::{TurnEnd, TurnFailure};
 
 /// The open spans of an attempt.
@@ -36,7 +39,9 @@ impl AttemptTrace {
             .as_ref()
             .or(headers.traceparent.as_ref());
         let parent = run.map(String::as_str);
-        // Two clocks: the wait is over before it began if the database's is ahead.
+        let mut attempt = Span::begin(|| "attempt", SpanKind::Consumer, parent);
+        // Two clocks: the wait is over before it began if the database's is ahead. It ends while the attempt is
+        // at work, so that it is kept if the attempt fails.
         let queued_at = claimed.queued_at.min(now);
         drop(Span::begin_at(
             || "queue",
@@ -44,7 +49,6 @@ impl AttemptTrace {
             parent,
             Some(queued_at.into()),
         ));
-        let mut attempt = Span::begin(|| "attempt", SpanKind::Consumer, parent);
         let fence = claimed.fence;
         attempt.set("gen_ai.operation.name", || "invoke_agent");
         attempt.set("gen_ai.agent.name", || spec.agent.name.clone());
@@ -73,9 +77,37 @@ impl AttemptTrace {
         self.turn.set("baton.step", || i64::from(step));
     }
 
+    /// Records the messages of the turn's request; with instructions, they are the first one.
+    pub(super) fn asked(
+        &mut self,
+        content: Option<Content<'_>>,
+        messages: &RawValue,
+        instructed: bool,
+    ) {
+        if let Some(content) = content
+            && self.turn.is_recording()
+        {
+            let asked = content.asked(messages, instructed);
+            self.turn.set("gen_ai.input.messages", || asked.messages);
+            if let Some(instructions) = asked.instructions {
+                self.turn.set("gen_ai.system_instructions", || instructions);
+            }
+        }
+    }
+
     /// Returns the id of the HTTP request that the run came with.
     pub(super) fn request_id(&self) -> Option<String> {
         self.request_id.clone()
+    }
+
+    /// Returns the span of the attempt, if it is sampled.
+    pub(super) fn sampled(&self) -> Option<SampledSpan> {
+        self.attempt.sampled()
+    }
+
+    /// Returns the span of the turn, if it is sampled.
+    pub(super) fn sampled_turn(&self) -> Option<SampledSpan> {
+        self.turn.sampled()
     }
 
     /// Returns the context that goes out with the turn's request.
@@ -84,7 +116,11 @@ impl AttemptTrace {
     }
 
     /// Ends the span of the turn.
-    pub(super) fn end_turn(&mut self, ended: Result<&TurnEnd, &TurnFailure>) {
+    pub(super) fn end_turn(
+        &mut self,
+        content: Option<Content<'_>>,
+        ended: Result<&TurnEnd, &TurnFailure>,
+    ) {
         let mut turn = std::mem::take(&mut self.turn);
         match ended {
             Ok(end) => {
@@ -100,6 +136,11 @@ impl AttemptTrace {
                 turn.set("gen_ai.response.finish_reasons", || {
                     finish_reasons(end.finish_reason)
                 });
+                if let Some(content) = content {
+                    turn.set("gen_ai.output.messages", || {
+                        content.answered(&record.message, end.finish_reason.as_str())
+                    });
+                }
                 if let Some(model) = &record.model {
                     turn.set("gen_ai.response.model", || model.clone());
                 }
@@ -125,6 +166,20 @@ impl AttemptTrace {
         tool.set("gen_ai.tool.type", || "function");
         tool.set("baton.step", || i64::from(step));
         tool
+    }
+
+    /// Records the arguments of a call.
+    pub(super) fn called(content: Option<Content<'_>>, tool: &mut Span, arguments: &str) {
+        if let Some(content) = content {
+            tool.set("gen_ai.tool.call.arguments", || content.text(arguments));
+        }
+    }
+
+    /// Records the result of a call.
+    pub(super) fn returned(content: Option<Content<'_>>, tool: &mut Span, result: &str) {
+        if let Some(content) = content {
+            tool.set("gen_ai.tool.call.result", || content.text(result));
+        }
     }
 
     /// Returns the headers that go out with a tool's request.

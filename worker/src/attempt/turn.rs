@@ -16,6 +16,7 @@ use super::budget::PlannedTurn;
 use super::calls::new_call;
 use super::client_calls::ClientCalls;
 use super::compaction::summary_request;
+use super::content::Content;
 use super::unrecorded_turn::{OpenTurn, TurnRecord, UnrecordedTurn, Wanted};
 use super::{Attempt, Halt, Worked};
 use crate::agent::turn_machine::{AtLimit, TurnVerdict};
@@ -84,7 +85,8 @@ impl<W: World> Attempt<'_, W> {
         self.hold.may_begin().await;
         self.trace.begin_turn(&self.spec.model, step);
         let turn = self.model_turn(step, wanted).await;
-        self.trace.end_turn(turn.as_ref());
+        let content = Content::new(&self.settings.secrets);
+        self.trace.end_turn(content, turn.as_ref());
         let turn = match turn {
             Ok(turn) => turn,
             Err(TurnFailure::Model(error)) => {
@@ -295,6 +297,9 @@ impl<W: World> Attempt<'_, W> {
             Wanted::Answer => self.conversation.render(),
             Wanted::Summary => self.conversation.render_for_summary(),
         };
+        let content = Content::new(&settings.secrets);
+        let instructed = self.spec.instructions.is_some();
+        self.trace.asked(content, &messages, instructed);
         let parts = |answer_limit| TurnParts {
             spec: &spec,
             messages: &messages,
@@ -372,7 +377,8 @@ impl<W: World> Attempt<'_, W> {
                         if wanted == Wanted::Answer {
                             self.tally.first_token(after);
                         }
-                        metrics::first_token(&settings.names, &spec.model, after);
+                        let span = self.trace.sampled_turn();
+                        metrics::first_token(&settings.names, &spec.model, span, after);
                     }
                     for delta in deltas {
                         turn.show(delta, &self.toolbox, &mut self.publisher);
@@ -422,7 +428,8 @@ impl<W: World> Attempt<'_, W> {
         };
         let charge = self.model.charge(&record).charge;
         let took = times.took.unwrap_or_default();
-        metrics::model_turn(&self.settings.names, &self.spec.model, &charge, took);
+        let span = self.trace.sampled_turn();
+        metrics::model_turn(&self.settings.names, &self.spec.model, span, &charge, took);
         let calls = turn
             .tool_calls
             .into_iter()

@@ -68,6 +68,7 @@ pub(super) fn runner_with(
             tools: ToolRegistry::new(&config).unwrap(),
             approval_required: config.approval_required().collect(),
             names: crate::metrics::KnownNames::new([], []),
+            secrets: Vec::new(),
         }),
         leases: LeaseKeeper::new(
             store.clone(),
