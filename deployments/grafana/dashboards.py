@@ -46,6 +46,16 @@ SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 # The roles that a dashboard is about, as chosen above it.
 ROLES = 'job=~"$job", instance=~"$instance"'
 
+# Histograms whose buckets name a trace: their graphs show the points of exemplars.
+TRACED = (
+    "baton_http_request_duration_seconds",
+    "baton_ingress_first_event_seconds",
+    "baton_run_duration_seconds",
+    "baton_model_first_token_seconds",
+    "baton_model_turn_duration_seconds",
+    "baton_tool_call_duration_seconds",
+)
+
 
 def rate(metric, labels="", by="", roles=False):
     """The rate of a counter, summed over roles and the labels that are not in `by`."""
@@ -70,7 +80,10 @@ def quantiles(metric, labels="", by=(), qs=(0.5, 0.95, 0.99)):
 
 def target(expr, legend, ref, instant):
     query = prometheus.Dataquery().datasource(SOURCE).expr(expr).legend_format(legend).ref_id(ref)
-    return query.instant() if instant else query.range()
+    if instant:
+        return query.instant()
+    is_traced = any(f"{metric}_bucket" in expr for metric in TRACED)
+    return query.range().exemplar(True) if is_traced else query.range()
 
 
 def finished(panel, title, about, unit, queries, instant):
@@ -359,7 +372,7 @@ PARTS = build(
                 graph("Draining", "1 while a role drains.", "none", (f"baton_draining{{{ROLES}}}", "{{job}} {{instance}}")),
                 graph("Configuration reloads", "Configurations that a role read anew: taken, or refused for their mistakes.", "none", (f"sum by (job, outcome) (increase(baton_config_reloads_total{{{ROLES}}}[$__rate_interval]))", "{{job}} {{outcome}}")),
                 graph("Agents of files", "Agents of the server's files: in force, or refused for some tenant.", "none", ("max by (state) (baton_ingress_file_agents)", "{{state}}")),
-                graph("Spans", "Spans that ended, those that the receiver of traces took, and those that could not be sent to it. If more end than are sent or lost, the queue is full.", "none", (rate("baton_trace_spans_total", by="job, outcome", roles=True), "{{job}} {{outcome}}")),
+                graph("Spans", "Spans that ended, those that the receiver of traces took, and those that could not be sent to it. If more end than are sent or lost, the queue is full. Of traces that are not sampled: kept for an error, dropped, or crowded out.", "none", (rate("baton_trace_spans_total", by="job, outcome", roles=True), "{{job}} {{outcome}}")),
                 graph("Request bodies", "Bytes of request bodies that the ingresses hold at this moment.", "bytes", ("sum by (instance) (baton_ingress_body_bytes)", "{{instance}}")),
                 graph("Bodies refused", "Request bodies for which there was no room, by limit.", "reqps", (rate("baton_ingress_body_refusals_total", by="limit"), "{{limit}}")),
                 graph("HTTP connections", "Open connections, and those that a limit ended.", "none", (f"sum by (job, listener) (baton_http_active_connections{{{ROLES}}})", "{{job}} {{listener}}"), (rate("baton_http_connections_cut_total", by="listener, reason", roles=True), "{{listener}} cut: {{reason}}")),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use baton_admission::{PublishOutcome, SubmitError};
 use baton_metrics::{Label, Metric};
 use baton_protocol::Decision;
+use baton_service::RequestTrace;
 use baton_store::{Budget, Refusal};
 use metrics::{counter, gauge, histogram};
 use tracing::Span;
@@ -195,8 +196,11 @@ pub(crate) fn published(outcome: PublishOutcome) {
     counter!(PUBLISHED, "outcome" => outcome.as_str()).increment(1);
 }
 
-pub(crate) fn first_event(wire: Wire, seconds: f64) {
-    histogram!(FIRST_EVENT, "route" => wire.as_str()).record(seconds);
+pub(crate) fn first_event(wire: Wire, trace: &RequestTrace, waited: Duration) {
+    histogram!(FIRST_EVENT, "route" => wire.as_str()).record(waited);
+    if let Some(sampled) = trace.sampled() {
+        sampled.exemplifies(FIRST_EVENT, &[("route", wire.as_str())], waited);
+    }
 }
 
 /// Records the cancel latency of a run that no worker held, so that the request itself ended it.
@@ -315,6 +319,7 @@ pub(crate) struct StreamGauge {
     end: StreamEnd,
     /// The span of the request.
     span: Span,
+    trace: RequestTrace,
 }
 
 impl StreamGauge {
@@ -324,7 +329,13 @@ impl StreamGauge {
             wire,
             end: StreamEnd::ClientClosed,
             span: Span::current(),
+            trace: RequestTrace::current(),
         }
+    }
+
+    /// Returns the span of the request.
+    pub(crate) const fn trace(&self) -> &RequestTrace {
+        &self.trace
     }
 
     pub(crate) fn ends(&mut self, end: StreamEnd) {
@@ -336,6 +347,9 @@ impl Drop for StreamGauge {
     fn drop(&mut self) {
         let wire = self.wire.as_str();
         self.span.record("stream.end", self.end.as_str());
+        if self.end == StreamEnd::Error {
+            self.trace.fail("stream_failed");
+        }
         gauge!(STREAMS, "wire" => wire).decrement(1.0);
         counter!(STREAM_ENDS, "wire" => wire, "end" => self.end.as_str()).increment(1);
     }

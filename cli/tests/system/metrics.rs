@@ -164,7 +164,7 @@ fn documentation() -> String {
         "# Metrics\n\n\
          Made from the declarations in the code by `BATON_WRITE_DOCS=1 cargo test -p baton --test system \
          the_documentation_lists_every_metric`; do not edit by hand.\n\n\
-         Each role exports its metrics in Prometheus' text format at `/metrics` of its admin port. \
+         Each role exports its metrics at `/metrics` of its admin port, in Prometheus' text format, or as OpenMetrics if that is asked for. \
          Counters, and histograms with listed labels, begin at 0 when the role starts. \
          Times are in seconds; their buckets reach from 1 ms to 5 minutes. \
          No label has a value that a client or a model chose: names that the configuration does not have are `other`.\n",

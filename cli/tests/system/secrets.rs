@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use baton_harness::client::Client;
 use baton_harness::scripted_model::{Piece, Recorded, Reply};
+use baton_harness::span_receiver::{ReceivedSpan, SpanReceiver};
 use baton_harness::stack::{Role, Stack};
 use baton_openai::ErrorObject;
 use serde_json::{Value, json};
@@ -22,6 +23,7 @@ use self::search::{Said, Secret};
 use crate::dead::publish_as;
 use crate::fixture::{call, has_tool_result, model, options, until_dead};
 
+const CAPTURE: &str = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT";
 const UPSTREAM_KEY: &str = "sk-canary/upstream+5f1d0c7b9a";
 const TOOL_KEY: &str = "canary.tool-4c83be2f61";
 const JWT_KEY: &str = "canary-jwt/Zq8v1LxT0mWc7+RyB3nKd5HsA";
@@ -350,13 +352,17 @@ async fn print_configuration(said: &mut Said, stack: &Stack) {
 }
 
 /// Guards invariant I21 over everything that the roles write and store: logs at the finest level,
-/// answers, events, metrics, the audit log and the disks of both servers, both in success and in
-/// failure.
+/// answers, events, metrics, spans with content, the audit log and the disks of both servers, both in
+/// success and in failure.
 #[tokio::test]
 async fn planted_secrets_are_in_no_log_answer_event_or_metric() {
     let mut server = JoinSet::new();
     let model = model(indiscreet_model).await;
+    let receiver = SpanReceiver::start().await.unwrap();
     let mut options = options(&model)
+        .set("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint())
+        .set("OTEL_BSP_SCHEDULE_DELAY", "50")
+        .set(CAPTURE, "SPAN_ONLY")
         .set("LLM_API_KEY", UPSTREAM_KEY)
         .set("JWT_SECRET", JWT_KEY)
         .set("BATON_LLM__MAX_RETRIES", "1")
@@ -370,6 +376,11 @@ async fn planted_secrets_are_in_no_log_answer_event_or_metric() {
     let mut said = Said::default();
 
     run_and_fail(&mut said, &client).await;
+    let results = |spans: &[ReceivedSpan]| {
+        let result = |span: &&ReceivedSpan| !span.attribute("gen_ai.tool.call.result").is_empty();
+        spans.iter().filter(result).count() >= 2
+    };
+    receiver.until(results).await.unwrap();
     let bearer = format!("Bearer {UPSTREAM_KEY}");
     let used = |request: &Recorded| request.headers["authorization"] == bearer;
     assert!(model.requests().iter().all(used), "the key is used");
@@ -378,6 +389,7 @@ async fn planted_secrets_are_in_no_log_answer_event_or_metric() {
     secrets.push(let_programs_in(&mut said, &stack, &ingress).await);
     print_configuration(&mut said, &stack).await;
     quarantine(&mut said, &stack).await;
+    said.add("spans", format!("{:?}", receiver.spans()));
     for command in [
         &["audit", "--json"][..],
         &["keys", "list"],
@@ -423,6 +435,8 @@ async fn planted_secrets_are_in_no_log_answer_event_or_metric() {
         ("events", "run.failed"),
         ("events", "You sent"),
         ("metrics", "baton_http_requests_total"),
+        ("spans", "Please."),
+        ("spans", "You sent"),
         ("commands", "password_reset.created"),
         ("commands", "cannot connect"),
         ("commands", "bus.connected"),

@@ -14,8 +14,8 @@ use axum::{Json, Router};
 use chrono::{DateTime, SecondsFormat, Utc};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
-use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderMap, StatusCode};
 use metrics::{gauge, histogram};
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -30,7 +30,7 @@ use crate::metrics as names;
 use crate::open_files;
 use crate::problem::Problem;
 use crate::readiness::Readiness;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Telemetry, open_metrics};
 
 /// The time limit of one check.
 const CHECK_LIMIT: Duration = Duration::from_secs(2);
@@ -225,7 +225,11 @@ fn rfc3339(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
-async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
+async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
+    if open_metrics::is_preferred(&headers) {
+        let kind = open_metrics::CONTENT_TYPE;
+        return ([(CONTENT_TYPE, kind)], admin.telemetry.render_open()).into_response();
+    }
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     ([(CONTENT_TYPE, kind)], admin.telemetry.render()).into_response()
 }

@@ -40,3 +40,4 @@ pub use problem::Problem;
 pub use readiness::Readiness;
 pub use reload::{LiveConfig, Reloader};
 pub use request_id::RequestId;
+pub use request_line::RequestTrace;

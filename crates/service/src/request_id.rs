@@ -15,7 +15,7 @@ use uuid::Uuid;
 use baton_traces::{Span, SpanKind};
 
 use crate::metrics as names;
-use crate::request_line::{ObservedBody, RequestLine};
+use crate::request_line::{ObservedBody, RequestLine, RequestTrace, TRACE};
 
 /// The header with the id, in requests and answers.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -107,8 +107,11 @@ async fn observe(mut request: Request, next: Next) -> Response {
     }
 
     let start = Instant::now();
-    let mut line = RequestLine::begin(span.clone(), trace, start);
-    let mut response = next.run(request).instrument(span).await;
+    let noted = RequestTrace::of(&trace);
+    let sampled = noted.sampled();
+    let mut line = RequestLine::begin(span.clone(), trace, noted.clone(), start);
+    let answering = TRACE.scope(noted, next.run(request));
+    let mut response = answering.instrument(span).await;
     let took = start.elapsed();
 
     if let Ok(value) = HeaderValue::from_str(id.as_str()) {
@@ -121,6 +124,10 @@ async fn observe(mut request: Request, next: Next) -> Response {
         "method" => method, "route" => Arc::clone(&label), "status" => status.to_string()
     )
     .increment(1);
+    if let Some(sampled) = sampled {
+        let labels = [("method", method), ("route", &*label)];
+        sampled.exemplifies(names::HTTP_REQUEST_DURATION, &labels, took);
+    }
     metrics::histogram!(names::HTTP_REQUEST_DURATION, "method" => method, "route" => label)
         .record(took.as_secs_f64());
     response.map(|body| Body::new(ObservedBody::new(body, line)))

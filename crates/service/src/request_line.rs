@@ -1,18 +1,55 @@
 //! The log line of a request, written when its answer has ended.
 
 use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes, HttpBody};
+use baton_traces::SampledSpan;
 use http_body::{Frame, SizeHint};
 use tracing::Span;
+
+tokio::task_local! {
+    /// Of the request whose handler is at work.
+    pub(crate) static TRACE: RequestTrace;
+}
+
+/// The span of a request, for what is learnt while it is answered.
+#[derive(Debug, Clone, Default)]
+pub struct RequestTrace {
+    sampled: Option<SampledSpan>,
+    failure: Arc<OnceLock<&'static str>>,
+}
+
+impl RequestTrace {
+    pub(crate) fn of(span: &baton_traces::Span) -> Self {
+        let (sampled, failure) = (span.sampled(), Arc::default());
+        Self { sampled, failure }
+    }
+
+    /// Returns that of the request whose handler is at work in this task; outside of one, nobody reads it.
+    pub fn current() -> Self {
+        TRACE.try_with(Clone::clone).unwrap_or_default()
+    }
+
+    /// Marks the span as failed whatever the status says, as that of a stream that breaks off. The first code counts.
+    pub fn fail(&self, code: &'static str) {
+        let _first = self.failure.set(code);
+    }
+
+    /// Returns the span, if it is sampled.
+    pub const fn sampled(&self) -> Option<SampledSpan> {
+        self.sampled
+    }
+}
 
 /// A request's log line; dropped, it is written.
 #[derive(Debug)]
 pub(crate) struct RequestLine {
     span: Span,
     trace: baton_traces::Span,
+    noted: RequestTrace,
     start: Instant,
     /// The status and the time until the head, once there is one.
     head: Option<(u16, Duration)>,
@@ -20,10 +57,16 @@ pub(crate) struct RequestLine {
 }
 
 impl RequestLine {
-    pub(crate) const fn begin(span: Span, trace: baton_traces::Span, start: Instant) -> Self {
+    pub(crate) const fn begin(
+        span: Span,
+        trace: baton_traces::Span,
+        noted: RequestTrace,
+        start: Instant,
+    ) -> Self {
         Self {
             span,
             trace,
+            noted,
             start,
             head: None,
             bytes: 0,
@@ -42,6 +85,9 @@ impl RequestLine {
 
 impl Drop for RequestLine {
     fn drop(&mut self) {
+        if let Some(code) = self.noted.failure.get() {
+            self.trace.fail(code);
+        }
         let duration_ms = self.start.elapsed().as_secs_f64() * 1e3;
         let bytes = self.bytes;
         self.span.in_scope(|| {

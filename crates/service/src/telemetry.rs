@@ -1,6 +1,7 @@
 //! Logs and metrics of the process, installed once for any number of roles.
 
 mod log_filter;
+pub(crate) mod open_metrics;
 mod scrapes;
 
 use std::convert::Infallible;
@@ -20,13 +21,6 @@ pub use self::log_filter::{InvalidTime, SetFilterError, check_filter, parse_filt
 use self::scrapes::Scrapes;
 use crate::config::{LogConfig, LogFormat};
 use crate::{build, metrics as names, process_metrics};
-
-/// Bucket bounds of all histograms that end in `_seconds`: 1 ms is a cached answer, 60 s a long
-/// model turn.
-const SECONDS: [f64; 18] = [
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0,
-    120.0, 300.0,
-];
 
 /// Libraries that log passwords and whole messages at finer levels, which no filter enables.
 const TALKATIVE: [&str; 1] = ["async_nats"];
@@ -124,7 +118,7 @@ fn recorder() -> metrics_exporter_prometheus::PrometheusRecorder {
     let seconds = Matcher::Suffix("_seconds".to_owned());
     // The only error is an empty list of bounds.
     PrometheusBuilder::new()
-        .set_buckets_for_metric(seconds, &SECONDS)
+        .set_buckets_for_metric(seconds, &baton_metrics::SECONDS)
         .unwrap_or_else(|_| PrometheusBuilder::new())
         .build_recorder()
 }
@@ -143,6 +137,11 @@ impl Telemetry {
         }
         self.scrapes.note();
         text
+    }
+
+    /// Returns all metrics as OpenMetrics, with exemplars.
+    pub fn render_open(&self) -> String {
+        open_metrics::of_plain(&self.render(), baton_traces::exemplar)
     }
 
     /// Folds recorded histogram samples into their buckets. The admin server calls it every few

@@ -3,6 +3,7 @@
 
 use baton_admission::{Invalid, SubmitError};
 use baton_protocol::{RunError, RunId};
+use baton_service::RequestTrace;
 use baton_store::{Refusal, StoreError};
 use http::StatusCode;
 
@@ -36,6 +37,8 @@ impl ApiError {
     /// is harmless if the upstream accepted no request of this run; otherwise the same work is paid
     /// for twice. `worked` says whether the run had done or shown anything before it failed.
     pub(crate) fn run_failed(run: RunId, error: &RunError, worked: bool) -> Self {
+        // The status may say that the client is to blame.
+        RequestTrace::current().fail("run_failed");
         let mut failed = Self::new(
             status_of_error(error),
             code_of_error(error).to_owned(),

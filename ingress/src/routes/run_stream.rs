@@ -114,7 +114,7 @@ impl<F: Frames> RunStream<F> {
         let end = self.frames.show(&mut self.out, &self.relay, events).await;
         if let Some(begun) = self.begun.take_if(|_| !self.out.is_empty()) {
             let waited = self.relay.runs().clock.monotonic() - begun;
-            metrics::first_event(F::WIRE, waited.as_secs_f64());
+            metrics::first_event(F::WIRE, self.gauge.trace(), waited);
         }
         if let Some(end) = end {
             self.end(end);

@@ -112,6 +112,11 @@ impl Client {
         self.whole(Method::GET, path, &[], None).await
     }
 
+    /// Sends a GET request with further headers.
+    pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> anyhow::Result<Answer> {
+        self.whole(Method::GET, path, headers, None).await
+    }
+
     /// Sends a POST request.
     pub async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Answer> {
         self.whole(Method::POST, path, &[], Some(body)).await

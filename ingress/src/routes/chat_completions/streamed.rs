@@ -5,6 +5,7 @@ use axum::response::Response;
 use baton_nats::Followed;
 use baton_openai::ChunkWriter;
 use baton_protocol::{EventData, RunId};
+use baton_service::RequestTrace;
 use bytes::BytesMut;
 
 use super::Chat;
@@ -82,7 +83,7 @@ impl RunStream<Chunks> {
             }
         }
         let waited = self.relay.runs().clock.monotonic() - self.frames.chat.begun;
-        metrics::first_event(Wire::Chat, waited.as_secs_f64());
+        metrics::first_event(Wire::Chat, &RequestTrace::current(), waited);
         Ok(())
     }
 }

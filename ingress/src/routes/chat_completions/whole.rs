@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::response::{IntoResponse as _, Response};
 use baton_protocol::{FinishReason, Usage};
+use baton_service::RequestTrace;
 
 use super::Chat;
 use super::answer::{Answer, End, Gathering, created, with_older_call};
@@ -28,7 +29,7 @@ impl Chat {
                 usage,
             }) => {
                 let waited = relay.runs().clock.monotonic() - self.begun;
-                metrics::first_event(Wire::Chat, waited.as_secs_f64());
+                metrics::first_event(Wire::Chat, &RequestTrace::current(), waited);
                 Ok((gathering.into_answer(), finish_reason, usage))
             }
             Ok(End::Failed(error)) => {

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse as _, Response};
 use baton_nats::EventFollower;
 use baton_protocol::{EventId, Outcome, RunId};
 use baton_responses::response_id;
+use baton_service::RequestTrace;
 use http::StatusCode;
 use http::header::LOCATION;
 
@@ -32,7 +33,7 @@ pub(super) async fn answer_whole(
 ) -> Result<Response, ApiError> {
     let record = ended_record(followers, caller, run, follower, attachment).await?;
     let waited = followers.runs.clock.monotonic() - begun;
-    metrics::first_event(Wire::Responses, waited.as_secs_f64());
+    metrics::first_event(Wire::Responses, &RequestTrace::current(), waited);
     // Its events are lost, and the ledger has no end.
     ended(&record)?.ok_or_else(|| interrupted(run, Interruption::Lost))
 }

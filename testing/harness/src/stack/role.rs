@@ -218,6 +218,14 @@ impl Role {
         Ok(answer.text()?.to_owned())
     }
 
+    /// Returns all its metrics in the format of OpenMetrics.
+    pub async fn open_metrics(&self) -> anyhow::Result<String> {
+        let accept = [("accept", "application/openmetrics-text; version=1.0.0")];
+        let client = Client::new(self.admin, "");
+        let answer = client.get_with("/metrics", &accept).await?;
+        Ok(answer.text()?.to_owned())
+    }
+
     /// Returns the value of a counter or gauge, a whole number, summed over its series.
     pub async fn metric(&self, name: &str) -> anyhow::Result<u64> {
         let metrics = self.metrics().await?;
