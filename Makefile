@@ -30,7 +30,7 @@ compat: ## SDKs and agent frameworks, LiteLLM's proxy and requests made from /op
 	./scripts/compat
 
 .PHONY: observe
-observe: ## Dashboards, rules and alerts against a real Prometheus: ARGS=--images or ARGS=--alerts
+observe: ## Dashboards, rules and alerts against a real Prometheus: ARGS=--images, --alerts, or --traces (spans at a real receiver)
 	./scripts/observe $(ARGS)
 
 .PHONY: bench

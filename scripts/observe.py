@@ -7,12 +7,14 @@ import argparse
 import json
 import re
 import signal
+import subprocess
 import sys
 import time
 
 import observe_stack
 from observe_load import Clients
 from observe_prometheus import Prometheus
+from observe_stack import request
 
 # Queries whose answer may be no number under this load, each with its reason.
 NO_NUMBER = {
@@ -93,6 +95,41 @@ def check_panel(prometheus, seconds, path, panel):
                 yield f"{where}: the legend names {label}, and no series has it"
 
 
+def check_exemplars(prometheus, seconds):
+    """Asks for the exemplars of each graph that shows some, as Grafana does."""
+    traced = [
+        (f"{path}: {panel['title']}", target["expr"])
+        for path, _, panel in panels() for target in panel["targets"] if target.get("exemplar")
+    ]
+    if not traced:
+        yield "no graph shows exemplars"
+    for where, expression in traced:
+        series = prometheus.exemplars(expanded(expression), seconds)
+        traces = [exemplar["labels"].get("trace_id", "") for one in series for exemplar in one["exemplars"]]
+        if not any(re.fullmatch("[0-9a-f]{32}", trace) for trace in traces):
+            yield f"{where}: no exemplar names a trace"
+
+
+def check_text(role):
+    """Reads the metrics of a role as the makers of both formats do."""
+    from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+    url = f"http://{role.admin}/metrics"
+    _, plain = request(url)
+    linted = subprocess.run(["promtool", "check", "metrics"], input=plain, capture_output=True, text=True)
+    if linted.returncode or linted.stderr:
+        yield f"{role.name}: promtool: {linted.stderr or linted.stdout}"
+    _, text = request(url, headers={"accept": "application/openmetrics-text; version=1.0.0"})
+    try:
+        families = {family.name for family in text_string_to_metric_families(text)}
+    except ValueError as error:
+        yield f"{role.name}: OpenMetrics: {error}"
+        return
+    named = set(re.findall(r"^# TYPE (\S+?)(?:_total)? ", plain, flags=re.M))
+    if families != named:
+        yield f"{role.name}: OpenMetrics has other metrics: {sorted(families ^ named)}"
+
+
 def check(prometheus, seconds):
     problems = list(lint_runbooks())
     asked = 0
@@ -109,6 +146,9 @@ def check(prometheus, seconds):
         for selector in selectors(rule["query"]) if alert else ():
             if not prometheus.lately(selector, seconds):
                 problems.append(f"{rule['name']}: {selector} has no data")
+    problems += check_exemplars(prometheus, seconds)
+    for role in prometheus.roles:
+        problems += check_text(role)
     for name in ("job", "instance"):
         if not prometheus.now(f"count by ({name}) (baton_build_info)"):
             problems.append(f"the variable {name} has no values")

@@ -46,6 +46,7 @@ class Prometheus(Part):
         super().__init__("prometheus", [
             "prometheus", f"--config.file={self.folder / 'prometheus.yml'}",
             f"--web.listen-address=127.0.0.1:{port}", f"--storage.tsdb.path={self.folder / 'data'}",
+            "--enable-feature=exemplar-storage",
         ])
 
     @contextlib.contextmanager
@@ -73,6 +74,11 @@ class Prometheus(Part):
     def lately(self, query, seconds, end=None):
         end = end or time.time()
         return self.ask("query_range", query=query, start=end - seconds, end=end, step=self.every)
+
+    def exemplars(self, query, seconds):
+        """Returns the exemplars of each series that the query names."""
+        now = time.time()
+        return self.ask("query_exemplars", query=query, start=now - seconds, end=now)
 
     def rules(self):
         """Returns each rule as Prometheus read it."""

@@ -194,7 +194,7 @@ def sql(url, statement):
 
 
 class Stack:
-    def __init__(self, superuser_url, nats_server):
+    def __init__(self, superuser_url, nats_server, more):
         WORK.mkdir(parents=True, exist_ok=True)
         self.folder = WORK / "deployment"
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -215,6 +215,9 @@ class Stack:
             "DATABASE_URL": self.database_url("database_url"),
             "NATS_URL": self.nats_url,
             "BATON_LOG__FORMAT": "json",
+            # Spans are taken and forgotten, so that histograms have exemplars.
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"{self.upstream.url}/spans",
+            **more,
         }
         numbers = {"ingress": 2, "worker": 3, "scheduler": 1}
         self.roles = [Role(kind, n, self) for kind, count in numbers.items() for n in range(1, count + 1)]
@@ -295,9 +298,9 @@ class Stack:
             return True
 
 
-def from_devstack():
-    """Returns the stack on the servers of with-devstack, which starts this process."""
+def from_devstack(**more):
+    """Returns the stack on the servers of with-devstack, which starts this process. `more` is set in each role."""
     try:
-        return Stack(os.environ["BATON_TEST_POSTGRES_URL"], os.environ["BATON_TEST_NATS_BIN"])
+        return Stack(os.environ["BATON_TEST_POSTGRES_URL"], os.environ["BATON_TEST_NATS_BIN"], more)
     except KeyError as missing:
         raise SystemExit(f"{missing} is not set: start this by scripts/observe") from None

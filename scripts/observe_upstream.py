@@ -1,6 +1,6 @@
 """A model server for `make observe`: it answers by the newest message of the user, and can be made to misbehave.
 
-`/mcp` is an MCP server with one tool.
+`/mcp` is an MCP server with one tool, and `/spans` takes spans without reading them.
 """
 
 import contextlib
@@ -68,8 +68,10 @@ class Answers(http.server.BaseHTTPRequestHandler):
         self.wfile.write(text)
 
     def do_POST(self):
-        size = int(self.headers.get("content-length", 0))
-        request = json.loads(self.rfile.read(size))
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        if self.path == "/spans/v1/traces":
+            return self.answer({})
+        request = json.loads(body)
         if self.path == "/mcp":
             return self.serve_mcp(request)
         asked = [m for m in request["messages"] if m["role"] == "user"][-1]["content"]
