@@ -9,6 +9,7 @@ mod measures;
 mod soak;
 mod stage;
 mod table;
+mod telemetry;
 
 use std::path::PathBuf;
 
@@ -49,7 +50,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 10)]
     minutes: u64,
     /// Only these parts, with commas between: streams, latency, pace, throughput, responses,
-    /// resume, guards, threads, recovery; and growth and soak, which are measured on request only
+    /// resume, guards, threads, recovery; and growth, soak and telemetry, which are measured on request only
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     #[command(subcommand)]
@@ -153,6 +154,9 @@ async fn bench(args: &Args) -> anyhow::Result<()> {
     }
     if asked("soak") {
         soak::measure(args, &mut table).await?;
+    }
+    if asked("telemetry") {
+        Box::pin(telemetry::measure(args, &mut table)).await?;
     }
     std::fs::write(&args.json, format!("{:#}\n", table.into_json()))?;
     Ok(())

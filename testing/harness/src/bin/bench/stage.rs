@@ -88,6 +88,8 @@ pub(crate) struct Stage {
     /// The address of the ledger.
     pub(crate) ledger: String,
     pub(crate) tenant: String,
+    /// The admin ports of the ingress and the workers.
+    pub(crate) admin: Vec<String>,
     dev: Child,
     upstream: Child,
     _data: tempfile::TempDir,
@@ -95,6 +97,15 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) async fn set(args: &Args, workers: usize) -> anyhow::Result<Self> {
+        Self::with(args, workers, &[]).await
+    }
+
+    /// As [`Stage::set`], with further variables of Baton's environment.
+    pub(crate) async fn with(
+        args: &Args,
+        workers: usize,
+        environment: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
         let (upstream, port) = child(&["upstream"]).await?;
         let direct = format!("http://127.0.0.1:{port}/v1");
         let data = tempfile::tempdir()?;
@@ -112,6 +123,7 @@ impl Stage {
             .env("RUST_LOG", "warn")
             .env("BATON_WORKER__SLOTS", "4096")
             .env("BATON_LIMITS__STREAMS_PER_KEY", "4096")
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -120,9 +132,13 @@ impl Stage {
             .with_context(|| format!("{} cannot be started", args.baton.display()))?;
         let ready = wait_for(&ready_file, &mut dev).await?;
         let field = |name: &str| ready[name].as_str().unwrap_or_default().to_owned();
+        let admin = &ready["admin"];
+        let workers = admin["workers"].as_array().into_iter().flatten();
+        let admin = std::iter::once(&admin["ingress"]).chain(workers);
         Ok(Self {
             direct,
             bare,
+            admin: admin.filter_map(Value::as_str).map(str::to_owned).collect(),
             baton: format!("{}/v1", field("base_url")),
             api_key: field("api_key"),
             ledger: field("database_url"),
