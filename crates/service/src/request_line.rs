@@ -11,7 +11,7 @@ use http_body::{Frame, SizeHint};
 use tracing::Span;
 
 tokio::task_local! {
-    /// Of the request whose handler is at work.
+    /// The span of the request that this task answers.
     pub(crate) static TRACE: RequestTrace;
 }
 
@@ -28,7 +28,7 @@ impl RequestTrace {
         Self { sampled, failure }
     }
 
-    /// Returns that of the request whose handler is at work in this task; outside of one, nobody reads it.
+    /// Returns the span of the request that this task answers. Outside of a handler it has no effect.
     pub fn current() -> Self {
         TRACE.try_with(Clone::clone).unwrap_or_default()
     }

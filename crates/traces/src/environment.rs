@@ -107,7 +107,7 @@ impl Environment {
             has_service_name: given("OTEL_SERVICE_NAME").is_some()
                 || given("OTEL_RESOURCE_ATTRIBUTES")
                     .is_some_and(|list| list.contains("service.name=")),
-            // Who chooses always_off wants no span of what others did not sample.
+            // These samplers are chosen to have no span of an unsampled trace.
             keeps_errors: !given("OTEL_TRACES_SAMPLER")
                 .is_some_and(|sampler| sampler.ends_with("always_off")),
             content,

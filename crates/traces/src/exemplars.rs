@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn only_so_many_series_have_exemplars() {
         let all = Exemplars::default();
-        for number in 0..MOST_SERIES + 1 {
+        for number in 0..=MOST_SERIES {
             all.put(
                 "wait_seconds",
                 &[("model", &number.to_string())],

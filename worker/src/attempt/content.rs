@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 const REMOVED: &str = "[secret]";
 
-/// Prepares content for spans. There is none unless recording it is switched on.
+/// Prepares content for spans, if recording it is switched on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Content<'a> {
     secrets: &'a [Secret<String>],

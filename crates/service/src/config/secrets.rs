@@ -107,7 +107,7 @@ impl Found {
 
     fn written(&mut self, text: &str) {
         self.text(text);
-        // A plus sign stands for itself in a password.
+        // A plus sign is a plus sign in a password, not a blank.
         let pair = format!("a={}", text.replace('+', "%2B"));
         for (_, decoded) in url::form_urlencoded::parse(pair.as_bytes()) {
             self.text(&decoded);
