@@ -331,6 +331,6 @@ mod tests {
             taken.pop();
         };
         let (place, ()) = tokio::join!(places.take(), ended);
-        place.unwrap();
+        drop(place.unwrap());
     }
 }
