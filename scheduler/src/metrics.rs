@@ -14,6 +14,7 @@ const QUARANTINED: &str = "baton_jobs_quarantined_total";
 const STREAM_MESSAGES: &str = "jetstream_stream_total_messages";
 const WORKERS: &str = "baton_workers_seen";
 const EXPIRED: &str = "baton_approvals_expired_runs_total";
+const TASKS_DUE: &str = "baton_tasks_due_total";
 const REPUBLISHED: &str = "baton_jobs_republished_total";
 const ENDS_TOLD: &str = "baton_ends_told_total";
 const TITLES: &str = "baton_thread_titles_total";
@@ -86,6 +87,11 @@ pub const METRICS: &[Metric] = &[
     Metric::counter(
         EXPIRED,
         "Parked runs that went on because nobody had decided in time",
+        &[],
+    ),
+    Metric::counter(
+        TASKS_DUE,
+        "Parked runs that were queued to ask a tool's server about a task",
         &[],
     ),
     Metric::counter(
@@ -164,6 +170,10 @@ pub(crate) fn spared(count: usize) {
 
 pub(crate) fn approval_expired() {
     counter!(EXPIRED).increment(1);
+}
+
+pub(crate) fn task_due() {
+    counter!(TASKS_DUE).increment(1);
 }
 
 pub(crate) fn job_republished() {

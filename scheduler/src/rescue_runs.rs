@@ -1,10 +1,14 @@
 //! Requeues runs with an expired lease or a lost job.
 //!
-//! Three rules, over the ledger's rows:
+//! Four rules, over the ledger's rows:
 //!
 //! - *running* with an expired lease → *queued*, and its job is published;
 //! - *awaiting approval* past its expiry → decided as `fail`, *queued*, and its job is published;
+//! - *awaiting approval* with a task to ask about, and nobody to decide → *queued*, and its job is published: only
+//!   workers have connections to servers of tools;
 //! - *queued*, old enough, and its job provably lost → its job is published again.
+//!
+//! A worker that gets the job of an ended run cancels its tasks.
 //!
 //! A job that is published once too often costs one claim that finds nothing to do.
 
@@ -45,6 +49,18 @@ impl RescueRuns {
             tracing::info!(tenant.id = %job.tenant, run.id = %job.run, "an approval expired");
             metrics::approval_expired();
             publish_rescued(&self.store, &self.bus, job).await;
+        }
+        for job in &self.store.system().wake_for_tasks(BATCH).await? {
+            metrics::task_due();
+            publish_rescued(&self.store, &self.bus, job).await;
+        }
+        for job in &self.store.system().ended_with_tasks(BATCH).await? {
+            let headers = JobHeaders::default();
+            let published = self
+                .bus
+                .publish_or_leave(job.tenant, job.lane, job.run, &headers);
+            // The run is found again after a while.
+            let _left = published.await;
         }
         self.republish().await
     }

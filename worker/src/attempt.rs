@@ -363,6 +363,7 @@ impl<'a, W: World> Attempt<'a, W> {
                 Next::BeginGivenCalls => self.begin_given_calls().await?,
                 Next::RunCalls(calls) => self.run_calls(calls).await?,
                 Next::Park(calls) => return self.park(&calls).await,
+                Next::AwaitTasks => return self.await_tasks().await,
                 Next::ParkAtLimit(limit) => return self.park_at_limit(limit).await,
                 // The ledger records a run's end together with its last turn, so a run that can be
                 // claimed has no recorded end. But a server with other limits may conclude one from

@@ -104,12 +104,15 @@ impl<W: World> JobRunner<W> {
                 )
                 .await
                 {
-                    Ok(_) => match &ended.outcome {
-                        Outcome::Failed(error) if error.is_poisoned() => {
-                            self.give_up(delivery, run, error, ended.newly).await
+                    Ok(_) => {
+                        self.cancel_tasks(delivery.tenant(), run).await;
+                        match &ended.outcome {
+                            Outcome::Failed(error) if error.is_poisoned() => {
+                                self.give_up(delivery, run, error, ended.newly).await
+                            }
+                            _ => settled(delivery.ack().await),
                         }
-                        _ => settled(delivery.ack().await),
-                    },
+                    }
                     Err(error) => {
                         tracing::warn!(%error, "the terminal event is not stored yet");
                         settled(delivery.nak(Some(DATABASE_RETRY)).await)
@@ -129,6 +132,36 @@ impl<W: World> JobRunner<W> {
             }
             JobAction::ComeAgain(wait) => settled(delivery.nak(Some(wait)).await),
             JobAction::Acknowledge => settled(delivery.ack().await),
+        }
+    }
+
+    /// Cancels the tasks of an ended run at their servers. The scheduler publishes the job again if that fails.
+    async fn cancel_tasks(&self, tenant: TenantId, run: RunId) {
+        let open = match self.store.open_tasks(tenant, run).await {
+            Ok(open) => open,
+            Err(error) => {
+                tracing::warn!(%error, "the tasks of an ended run are not known yet");
+                return;
+            }
+        };
+        let settings = self.settings.load_full();
+        for task in open {
+            if let Err(error) = settings.tools.cancel_task(&task.name, &task.id).await {
+                tracing::warn!(
+                    tool.name = task.name,
+                    error,
+                    "a task of an ended run is not cancelled yet"
+                );
+                continue;
+            }
+            tracing::info!(
+                tool.name = task.name,
+                step = task.step,
+                "a task of an ended run was cancelled"
+            );
+            if let Err(error) = self.store.close_task(tenant, run, task.step).await {
+                tracing::warn!(%error, "a cancelled task will be cancelled again");
+            }
         }
     }
 

@@ -10,9 +10,9 @@ use baton_nats::{
 use baton_protocol::{ClaimToken, EventId, Fence, Job, Lane, Nanos, RunId, TenantId, TurnRoute};
 use baton_run_log::{EventLogs, RecordedRuns};
 use baton_store::{
-    AuditEntry, CallCommit, Claim, ClaimOutcome, CompactionCommit, FenceError, FinishCommit,
-    Finished, GivenCallsCommit, ParkCommit, ParkOutcome, PauseCommit, QueuedJob, Renewal,
-    StepRecord, Store, StoreError, TurnCommit, TurnGrant, TurnWish,
+    AuditEntry, AwaitOutcome, CallCommit, Claim, ClaimOutcome, CompactionCommit, FenceError,
+    FinishCommit, Finished, GivenCallsCommit, OpenTask, ParkCommit, ParkOutcome, PauseCommit,
+    QueuedJob, Renewal, StepRecord, Store, StoreError, TurnCommit, TurnGrant, TurnWish,
 };
 use chrono::{DateTime, Utc};
 use tokio::sync::watch;
@@ -103,6 +103,9 @@ ledger! {
     fn commit_call(fence: &Fence, call: &CallCommit<'_>) -> Result<Vec<StepRecord>, FenceError>;
     fn finish_run(fence: &Fence, end: &FinishCommit<'_>) -> Result<Finished, FenceError>;
     fn park_run(fence: &Fence, questions: &ParkCommit<'_>) -> Result<ParkOutcome, FenceError>;
+    fn await_tasks(fence: &Fence, last_event: EventId) -> Result<AwaitOutcome, FenceError>;
+    fn open_tasks(tenant: TenantId, run: RunId) -> Result<Vec<OpenTask>, StoreError>;
+    fn close_task(tenant: TenantId, run: RunId, step: u32) -> Result<(), StoreError>;
     fn record_audit(entry: &AuditEntry) -> Result<(), StoreError>;
 }
 

@@ -44,6 +44,7 @@ mod mcp;
 mod mcp_approvals;
 mod mcp_input;
 mod mcp_responses;
+mod mcp_tasks;
 mod metrics;
 mod process_limits;
 mod prompts;

@@ -44,6 +44,7 @@ async fn call_to_the_end(
         let needed = match connection.call(next).await? {
             CallAnswer::Done(outcome) => return Ok(Some(outcome)),
             CallAnswer::Input(needed) => needed,
+            CallAnswer::Task(_) => return Ok(None),
         };
         let requests = needed.questions.into_iter().map(|question| InputRequest {
             id: question.id,

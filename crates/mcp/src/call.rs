@@ -1,8 +1,10 @@
 //! A call of a tool, and the server's answers to it.
 
+use std::time::Duration;
+
 use rmcp::model::{
-    CallToolRequestParams, ElicitRequestParams, InputRequest, InputRequiredResult,
-    RequestMetaObject,
+    CallToolRequestParams, DetailedTask, ElicitRequestParams, GetTaskResult, InputRequest,
+    InputRequiredResult, RequestMetaObject, Task, TaskPayload,
 };
 use serde_json::{Map, Value};
 
@@ -14,6 +16,8 @@ use crate::outcome::CallOutcome;
 const MAX_STATE: usize = 64 * 1024;
 /// The most questions of a server at once.
 const MAX_QUESTIONS: usize = 8;
+/// The longest id of a task, in bytes.
+const MAX_TASK_ID: usize = 1024;
 /// The most bytes of the questions of a server at once.
 const MAX_QUESTION_BYTES: usize = 32 * 1024;
 
@@ -61,6 +65,100 @@ pub enum CallAnswer {
     Done(CallOutcome),
     /// The server wants the call again, with answers to its questions.
     Input(InputNeeded),
+    /// The server goes on with the call by itself.
+    Task(NewTask),
+}
+
+/// A task that a server has begun for a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewTask {
+    /// The server's name for it.
+    pub id: String,
+    /// Its times.
+    pub times: TaskTimes,
+}
+
+/// The times of a task, as its server says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TaskTimes {
+    /// The time after which the server wants to be asked again.
+    pub poll_after: Option<Duration>,
+    /// The time for which the server keeps the task, from its beginning; `None` if for ever.
+    pub kept_for: Option<Duration>,
+}
+
+/// The state of a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TaskState {
+    /// The server works on it.
+    Working(TaskTimes),
+    /// The server needs answers to these questions.
+    Input(Vec<Question>, TaskTimes),
+    /// It has this result.
+    Done(CallOutcome),
+    /// It ended without a result, for this reason.
+    Failed(String),
+}
+
+impl NewTask {
+    pub(crate) fn of(task: Task) -> Result<Self, McpError> {
+        if task.task_id.is_empty() || task.task_id.len() > MAX_TASK_ID {
+            return Err(McpError::TooMuch(format!(
+                "a task id of more than {MAX_TASK_ID} bytes, or none"
+            )));
+        }
+        Ok(Self {
+            times: TaskTimes::of(&task),
+            id: task.task_id,
+        })
+    }
+}
+
+impl TaskTimes {
+    fn of(task: &Task) -> Self {
+        Self {
+            poll_after: task.poll_interval_ms.map(Duration::from_millis),
+            kept_for: task.ttl_ms.map(Duration::from_millis),
+        }
+    }
+}
+
+impl TaskState {
+    pub(crate) fn of(found: GetTaskResult, endpoint: &Endpoint) -> Result<Self, McpError> {
+        let DetailedTask { task, payload, .. } = found.task;
+        let times = TaskTimes::of(&task);
+        let message = || {
+            let message = task.status_message.clone().unwrap_or_default();
+            endpoint.said(message)
+        };
+        Ok(match payload {
+            TaskPayload::Working => Self::Working(times),
+            TaskPayload::InputRequired { input_requests } => {
+                let needed = InputRequiredResult::new(Some(input_requests), None);
+                Self::Input(InputNeeded::of(needed, endpoint)?.questions, times)
+            }
+            TaskPayload::Completed { result } => {
+                let result = serde_json::from_value(Value::Object(result)).map_err(|_| {
+                    McpError::Protocol("the result of its task has another form".to_owned())
+                })?;
+                Self::Done(CallOutcome::of(&result).cleared(endpoint))
+            }
+            TaskPayload::Failed { error } => {
+                let text = error
+                    .get("message")
+                    .and_then(Value::as_str)
+                    .unwrap_or_default();
+                Self::Failed(format!(
+                    "its task failed: {}",
+                    endpoint.said(text.to_owned())
+                ))
+            }
+            TaskPayload::Cancelled => {
+                Self::Failed(format!("its task was cancelled. {}", message()))
+            }
+            _ => return Err(McpError::Protocol("its task has another state".to_owned())),
+        })
+    }
 }
 
 impl CallAnswer {
@@ -68,7 +166,7 @@ impl CallAnswer {
     pub fn done(self) -> Option<CallOutcome> {
         match self {
             Self::Done(outcome) => Some(outcome),
-            Self::Input(_) => None,
+            Self::Input(_) | Self::Task(_) => None,
         }
     }
 }

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use baton_outbound::{Client, Guard};
 use rmcp::model::{
-    CallToolRequest, CallToolResult, CancelledNotification, CancelledNotificationParam,
-    ClientCapabilities, ClientConfig, ClientRequest, ElicitationCapability,
-    FormElicitationCapability, Implementation, PaginatedRequestParams, ProtocolVersion, RequestId,
-    RequestMetaObject, ServerResult, UrlElicitationCapability,
+    CallToolRequest, CallToolResult, CancelTaskParams, CancelTaskRequest, CancelledNotification,
+    CancelledNotificationParam, ClientCapabilities, ClientConfig, ClientRequest,
+    ElicitationCapability, FormElicitationCapability, GetTaskParams, GetTaskRequest,
+    Implementation, JsonObject, PaginatedRequestParams, ProtocolVersion, RequestId,
+    RequestMetaObject, ServerResult, TASKS_EXTENSION_ID, UpdateTaskParams, UpdateTaskRequest,
+    UrlElicitationCapability,
 };
 use rmcp::service::{
     ClientCacheConfig, ClientInitializeError, ClientLifecycleMode, ClientServiceExt as _,
@@ -19,11 +21,12 @@ use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::transport::async_rw::AsyncRwTransport;
 use rmcp::{ClientHandler, RoleClient};
 use serde::Serialize;
+use serde_json::Value;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
 use crate::authorized::Authorized;
-use crate::call::{CallAnswer, InputNeeded, ToolCall};
+use crate::call::{CallAnswer, InputNeeded, NewTask, TaskState, ToolCall};
 use crate::endpoint::{Endpoint, MAX_MESSAGE, Way};
 use crate::error::McpError;
 use crate::listing::{Listing, ToolInfo};
@@ -193,17 +196,42 @@ impl Connection {
             ServerResult::InputRequiredResult(result) => {
                 return InputNeeded::of(result, &self.endpoint).map(CallAnswer::Input);
             }
-            // A task goes on at the server; nobody would fetch its result.
-            ServerResult::CreateTaskResult(_) => {
-                return Err(McpError::Unsupported("a task in the background"));
+            ServerResult::CreateTaskResult(begun) => {
+                return NewTask::of(begun.task).map(CallAnswer::Task);
             }
             _ => return Err(McpError::Protocol("its answer has another form".to_owned())),
         };
-        let outcome = CallOutcome::of(&result);
-        Ok(CallAnswer::Done(CallOutcome {
-            text: self.endpoint.clear(outcome.text),
-            ..outcome
-        }))
+        let outcome = CallOutcome::of(&result).cleared(&self.endpoint);
+        Ok(CallAnswer::Done(outcome))
+    }
+
+    /// Returns the state of a task.
+    pub async fn task(&self, id: &str) -> Result<TaskState, McpError> {
+        let request = GetTaskRequest::new(GetTaskParams::new(id));
+        let found = self.send(ClientRequest::GetTaskRequest(request)).await?;
+        match found {
+            ServerResult::GetTaskResult(found) => TaskState::of(found, &self.endpoint),
+            _ => Err(McpError::Protocol("its answer has another form".to_owned())),
+        }
+    }
+
+    /// Gives a task the answers to its questions, by their ids.
+    pub async fn answer_task(
+        &self,
+        id: &str,
+        answers: Vec<(String, Value)>,
+    ) -> Result<(), McpError> {
+        let answers = answers.into_iter().collect();
+        let request = UpdateTaskRequest::new(UpdateTaskParams::new(id, answers));
+        let sent = self.send(ClientRequest::UpdateTaskRequest(request));
+        sent.await.map(drop)
+    }
+
+    /// Asks the server to end a task.
+    pub async fn cancel_task(&self, id: &str) -> Result<(), McpError> {
+        let request = CancelTaskRequest::new(CancelTaskParams::new(id));
+        let sent = self.send(ClientRequest::CancelTaskRequest(request));
+        sent.await.map(drop)
     }
 
     /// Returns whether the server speaks a version without a handshake, in which each request names what the
@@ -235,12 +263,14 @@ impl Connection {
     }
 }
 
-/// The things that a server may ask for before it goes on with a call: a form or a visit of a person.
+/// The things that a server may do with a call: ask a person for a form or a visit, or make it a task.
 fn capabilities() -> ClientCapabilities {
     let mut capabilities = ClientCapabilities::default();
     let form = FormElicitationCapability::new().with_schema_validation(true);
     let elicitation = ElicitationCapability::new().with_form(form);
     capabilities.elicitation = Some(elicitation.with_url(UrlElicitationCapability::default()));
+    let tasks = (TASKS_EXTENSION_ID.to_owned(), JsonObject::new());
+    capabilities.extensions = Some(std::iter::once(tasks).collect());
     capabilities
 }
 

@@ -18,6 +18,8 @@ pub(crate) const MAX_MESSAGE: usize = 4 * 1024 * 1024;
 const MAX_CALLS: usize = 256;
 /// The longest part of an answer that is not MCP that is read for an error, in bytes.
 const MAX_REFUSAL: usize = 2 * 1024;
+/// The longest text of a server in an error, in characters.
+const MAX_SAID: usize = 500;
 /// The length of the shortest secret: a shorter text might occur in any answer.
 const SHORTEST_SECRET: usize = 8;
 
@@ -92,6 +94,13 @@ impl Endpoint {
             }
         }
         text
+    }
+
+    /// Makes a server's text short, printable, and free of secrets.
+    pub(crate) fn said(&self, text: String) -> String {
+        let text = self.clear(text);
+        let printable = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+        printable.take(MAX_SAID).collect()
     }
 
     /// Returns the secrets, the longest first.

@@ -12,9 +12,6 @@ use rmcp::transport::streamable_http_client::{
 
 use crate::endpoint::Endpoint;
 
-/// The longest text of a server in an error, in characters.
-const MAX_SAID: usize = 500;
-
 /// A server could not be used. The texts are for the model and the operator, without secrets.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum McpError {
@@ -123,10 +120,9 @@ impl McpError {
             }
             ClientInitializeError::NoCompatibleProtocolVersion {
                 server_supported, ..
-            } => Self::Protocol(said(
-                format!("it offers only the versions {server_supported:?}"),
-                endpoint,
-            )),
+            } => Self::Protocol(
+                endpoint.said(format!("it offers only the versions {server_supported:?}")),
+            ),
             ClientInitializeError::ConnectionClosed(_) => {
                 Self::Protocol("it broke off the opening".to_owned())
             }
@@ -142,14 +138,14 @@ impl McpError {
             ServiceError::UnexpectedResponse => {
                 Self::Protocol("its answer has another form".to_owned())
             }
-            _ => Self::Protocol(said(error.to_string(), endpoint)),
+            _ => Self::Protocol(endpoint.said(error.to_string())),
         }
     }
 
     fn answered(data: &ErrorData, endpoint: &Endpoint) -> Self {
         Self::Answered {
             code: data.code.0,
-            message: said(data.message.to_string(), endpoint),
+            message: endpoint.said(data.message.to_string()),
         }
     }
 
@@ -188,7 +184,7 @@ impl McpError {
                     if unauthorized.iter().any(|it| answer.starts_with(it)) {
                         return Self::Unauthorized;
                     }
-                    return Self::Protocol(said(answer.to_string(), endpoint));
+                    return Self::Protocol(endpoint.said(answer.to_string()));
                 }
                 Some(StreamableHttpError::Client(error)) => cause = Some(error),
                 Some(StreamableHttpError::Io(error)) => {
@@ -199,7 +195,7 @@ impl McpError {
                     }
                 }
                 Some(other) if other.source().is_none() => {
-                    return Self::Protocol(said(other.to_string(), endpoint));
+                    return Self::Protocol(endpoint.said(other.to_string()));
                 }
                 _ => cause = error.source(),
             }
@@ -217,11 +213,4 @@ fn refusal(error: &reqwest::Error) -> Option<Refused> {
         cause = error.source();
     }
     None
-}
-
-/// Makes a server's text short, printable, and free of secrets.
-fn said(text: String, endpoint: &Endpoint) -> String {
-    let text = endpoint.clear(text);
-    let printable = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-    printable.take(MAX_SAID).collect()
 }

@@ -3,7 +3,8 @@
 //! An [`Endpoint`] is a server as the operator configured it. A [`Server`] keeps a connection to one,
 //! and its list of tools; it opens the connection when it is first needed, and again after a loss.
 //! [`Server::call`] calls a tool. Dropping that future cancels the call at the server. A server of 2026-07-28 may
-//! leave the call with questions to a person ([`CallAnswer::Input`]), and gets it again with the answers. The bearer token of its
+//! leave the call with questions to a person ([`CallAnswer::Input`]), and gets it again with the answers; or go on with it
+//! as a task ([`CallAnswer::Task`]), which is asked about until it has ended. The bearer token of its
 //! requests is fixed, or comes from a token server ([`ClientCredentials`]).
 //!
 //! The protocol is the SDK's ([`rmcp`]): 2026-07-28 if the server answers `server/discover`, else the
@@ -24,7 +25,7 @@ mod program;
 mod server;
 mod tokens;
 
-pub use call::{CallAnswer, InputNeeded, Question, ToolCall};
+pub use call::{CallAnswer, InputNeeded, NewTask, Question, TaskState, TaskTimes, ToolCall};
 pub use connection::{Connection, ServerInfo};
 pub use endpoint::Endpoint;
 pub use error::McpError;

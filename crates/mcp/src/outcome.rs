@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use rmcp::model::{CallToolResult, ContentBlock, ResourceContents};
 use serde_json::Value;
 
+use crate::endpoint::Endpoint;
+
 /// The result of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallOutcome {
@@ -41,6 +43,14 @@ impl CallOutcome {
         Self {
             ok: !result.is_error.unwrap_or(false),
             text,
+        }
+    }
+
+    /// Returns the outcome without the secrets that its server may have put into it.
+    pub(crate) fn cleared(self, endpoint: &Endpoint) -> Self {
+        Self {
+            text: endpoint.clear(self.text),
+            ..self
         }
     }
 }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baton_outbound::Guard;
+use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::call::{CallAnswer, ToolCall};
+use crate::call::{CallAnswer, TaskState, ToolCall};
 use crate::connection::Connection;
 use crate::endpoint::Endpoint;
 use crate::error::McpError;
@@ -97,11 +98,31 @@ impl Server {
 
     /// Calls a tool. Dropping the future cancels the call at the server.
     pub async fn call(&self, call: ToolCall) -> Result<CallAnswer, McpError> {
-        let connection = {
-            let mut state = self.state.lock().await;
-            self.connect(&mut state).await?
-        };
-        connection.call(call).await
+        self.connection().await?.call(call).await
+    }
+
+    /// Returns the state of a task.
+    pub async fn task(&self, id: &str) -> Result<TaskState, McpError> {
+        self.connection().await?.task(id).await
+    }
+
+    /// Gives a task the answers to its questions, by their ids.
+    pub async fn answer_task(
+        &self,
+        id: &str,
+        answers: Vec<(String, Value)>,
+    ) -> Result<(), McpError> {
+        self.connection().await?.answer_task(id, answers).await
+    }
+
+    /// Asks the server to end a task.
+    pub async fn cancel_task(&self, id: &str) -> Result<(), McpError> {
+        self.connection().await?.cancel_task(id).await
+    }
+
+    async fn connection(&self) -> Result<Arc<Connection>, McpError> {
+        let mut state = self.state.lock().await;
+        self.connect(&mut state).await
     }
 
     async fn list(&self, state: &mut State) -> Result<Arc<Listing>, McpError> {

@@ -1,5 +1,9 @@
-//! A call that a tool's server has left without a result: it asks a person for something first.
+//! A call that a tool's server has left without a result: it asks a person for something first, or goes on with a
+//! task of its own.
 
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
@@ -19,6 +23,90 @@ pub enum CallPause {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         state: Option<String>,
     },
+    /// The server goes on with the call by itself, and is asked for the result from time to time.
+    Task {
+        /// The task.
+        task: RemoteTask,
+    },
+}
+
+/// A task of a tool's server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoteTask {
+    /// The server's name for it.
+    pub id: String,
+    /// The time at which the server took the call, by the clock of a worker.
+    pub since: DateTime<Utc>,
+    /// The time at which the call is given up.
+    pub until: DateTime<Utc>,
+    /// The time until the server is asked again, in milliseconds.
+    pub poll_ms: u64,
+    /// The number of times that the task has asked a person.
+    #[serde(default)]
+    pub rounds: u32,
+    /// The questions that wait for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<RequestedInput>,
+    /// The questions that the server has the answers of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answered: Vec<String>,
+}
+
+impl CallPause {
+    /// Returns the questions that a person must answer before the call goes on.
+    pub fn asked(&self) -> Option<&RequestedInput> {
+        match self {
+            Self::Input { asked, .. } => Some(asked).filter(|asked| !asked.requests.is_empty()),
+            Self::Task { task } => task.asked.as_ref(),
+        }
+    }
+
+    /// Returns the task, if the server goes on by itself.
+    pub const fn task(&self) -> Option<&RemoteTask> {
+        match self {
+            Self::Input { .. } => None,
+            Self::Task { task } => Some(task),
+        }
+    }
+}
+
+impl RemoteTask {
+    /// The time after which a task is given up that has no end of its own.
+    pub const LONGEST: Duration = Duration::from_hours(7 * 24);
+    /// The shortest time between two questions about a task.
+    const SHORTEST_POLL: Duration = Duration::from_millis(500);
+    /// The longest time between two questions about a task.
+    const LONGEST_POLL: Duration = Duration::from_mins(5);
+
+    /// Makes a task that the server has just taken.
+    pub const fn new(id: String, now: DateTime<Utc>) -> Self {
+        Self {
+            id,
+            since: now,
+            until: now,
+            poll_ms: 0,
+            rounds: 0,
+            asked: None,
+            answered: Vec::new(),
+        }
+    }
+
+    /// Notes what the server says about the times of the task. It is asked at most as often as it wants, and less
+    /// often the older the task is: every question is an attempt at the run.
+    #[must_use]
+    pub fn timed(
+        mut self,
+        now: DateTime<Utc>,
+        wish: Option<Duration>,
+        ttl: Option<Duration>,
+    ) -> Self {
+        let age = (now - self.since).to_std().unwrap_or_default();
+        let wished = wish.unwrap_or(Duration::from_secs(1)).max(age / 8);
+        let poll = wished.clamp(Self::SHORTEST_POLL, Self::LONGEST_POLL);
+        self.poll_ms = u64::try_from(poll.as_millis()).unwrap_or(u64::MAX);
+        self.until = self.since + ttl.unwrap_or(Self::LONGEST).min(Self::LONGEST);
+        self
+    }
 }
 
 /// The input that the server of a tool asks a person for, in the middle of a call.
@@ -210,6 +298,31 @@ mod tests {
         let answers = all.answers(Some(&given));
         assert_eq!(answers[1].1, json!({"action": "accept"}));
         assert_eq!(answers[2].1["content"]["town"], "Ulm");
+    }
+
+    #[test]
+    fn a_task_is_asked_about_less_often_the_older_it_is() {
+        let start = DateTime::UNIX_EPOCH;
+        let poll = |age: u64, wish: Option<u64>| {
+            let task = RemoteTask::new("t".to_owned(), start);
+            let now = start + Duration::from_secs(age);
+            let timed = task.timed(now, wish.map(Duration::from_millis), None);
+            assert_eq!(timed.until, start + RemoteTask::LONGEST);
+            timed.poll_ms
+        };
+        for (age, wish, ms) in [
+            (0, None, 1_000),
+            (0, Some(1), 500),
+            (0, Some(20_000), 20_000),
+            (80, Some(1), 10_000),
+            (0, Some(u64::MAX), 300_000),
+            (1_000_000, None, 300_000),
+        ] {
+            assert_eq!(poll(age, wish), ms, "{age} s, {wish:?}");
+        }
+        let task = RemoteTask::new("t".to_owned(), start);
+        let short = task.timed(start, None, Some(Duration::from_secs(9)));
+        assert_eq!(short.until, start + Duration::from_secs(9));
     }
 
     #[test]

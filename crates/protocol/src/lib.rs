@@ -43,7 +43,7 @@ pub use ids::{
     AgentId, ApiKeyId, ApprovalId, AuditId, FeedbackId, InviteId, MessageId, RunId, SessionId,
     TenantId, ThreadId, UserId, WorkerId,
 };
-pub use input::{CallPause, InputRequest, RequestedInput};
+pub use input::{CallPause, InputRequest, RemoteTask, RequestedInput};
 pub use invalid::Invalid;
 pub use job::{Job, JobError, Lane, SubmitJob};
 pub use limits::{InvalidLimit, OnLimit, ReachedLimit, RequestLimits, UseLimits, UsedUp};

@@ -101,14 +101,15 @@ pub use runs::new_run::{Accept, Answers, NewRun, OnBusy, QueueLimits, Refusal};
 pub use runs::park::{NewApproval, ParkCommit, ParkOutcome, ParkedRun};
 pub use runs::read::{Page, RunFilter, RunRecord};
 pub use runs::rescue::{QueueStat, QueuedJob, RowState};
+pub use runs::tasks::AwaitOutcome;
 pub use sessions::{
     EndedCredential, NewSession, Refresh, Refreshed, SessionEnd, SessionRecord, SessionStanding,
     Watched,
 };
 pub use sign_in_throttle::TryRate;
 pub use steps::{
-    CallCommit, CallState, CompactionCommit, GivenCallsCommit, NewCall, PauseCommit, PausedCall,
-    RecordedEvents, StepData, StepKind, StepRecord, StepState, TurnCommit, TurnTimes,
+    CallCommit, CallState, CompactionCommit, GivenCallsCommit, NewCall, OpenTask, PauseCommit,
+    PausedCall, RecordedEvents, StepData, StepKind, StepRecord, StepState, TurnCommit, TurnTimes,
 };
 pub use stream_tickets::{StreamTicket, TicketMaker};
 pub use system::{OneCommit, SystemTx};

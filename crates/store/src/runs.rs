@@ -17,6 +17,7 @@ pub(crate) mod on_busy;
 pub(crate) mod park;
 pub(crate) mod read;
 pub(crate) mod rescue;
+pub(crate) mod tasks;
 
 use std::time::Duration;
 

@@ -20,7 +20,7 @@ use crate::errors::StoreError;
 use crate::system::SystemTx;
 use crate::tenant_tx::TenantTx;
 
-pub use calls::{CallCommit, PauseCommit};
+pub use calls::{CallCommit, OpenTask, PauseCommit};
 pub(crate) use calls::{CallCommitRow, commit_call_group};
 pub use compactions::CompactionCommit;
 pub use given::GivenCallsCommit;
@@ -245,9 +245,11 @@ impl Row {
         let pause = serde_json::from_str(paused)
             .map_err(|error| StoreError::unreadable("steps.paused", &error.to_string()))?;
         let input = columns::requested_input(self.given_input.as_deref())?;
-        let CallPause::Input { asked, .. } = &pause;
         // The newest question may be one of an earlier round.
-        let is_of_it = input.is_some_and(|input| input.round == asked.round);
+        let is_of_it = match (CallPause::asked(&pause), input) {
+            (Some(asked), Some(input)) => input.round == asked.round,
+            _ => false,
+        };
         let given = if is_of_it {
             let (name, answer) = (self.given.clone(), self.given_answer.clone());
             columns::decision(name, answer, None, ApprovalScope::Once)?

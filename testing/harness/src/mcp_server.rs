@@ -70,6 +70,9 @@ pub enum Manner {
     /// Lists the tool `ask`, which asks a person before it answers. Its argument `rounds` is the number of times
     /// that it asks, and `kind` its question: see `answer.rs`. With `hold`, its result waits for the gate.
     Asks,
+    /// Lists the tool `task`, which goes on by itself until the gate is open. Its argument `kind` is the end of its
+    /// task: `done`, `failed`, `cancelled`, `lost`, or `asks`, which asks a person before it is done.
+    Tasks,
 }
 
 /// The requests so far.
@@ -83,6 +86,10 @@ pub struct Seen {
     pub cancelled: usize,
     /// Calls with a connection that the client closed before the answer.
     pub abandoned: usize,
+    /// The tasks that the client cancelled.
+    pub tasks_cancelled: Vec<String>,
+    /// The answers that the client gave to tasks.
+    pub task_answers: Vec<Value>,
     /// The capabilities that the client named in the handshake.
     pub capabilities: Value,
 }

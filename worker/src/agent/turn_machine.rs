@@ -44,9 +44,8 @@ pub struct Resumption {
 
 impl Resumption {
     /// Returns whether a person must answer first.
-    const fn waits(&self) -> bool {
-        let CallPause::Input { asked, .. } = &self.pause;
-        !asked.requests.is_empty() && self.given.is_none()
+    fn waits(&self) -> bool {
+        self.pause.asked().is_some() && self.given.is_none()
     }
 }
 
@@ -92,6 +91,8 @@ pub enum Standing {
     OutcomeUnknown,
     /// Its server has left it with questions: a person has to answer them first.
     NeedsInput,
+    /// Its server goes on with it, and was asked for the result just now.
+    AtServer,
     /// A person has decided its result: it is not executed.
     Settled {
         /// Whether the call succeeded.
@@ -158,7 +159,7 @@ impl Standing {
     /// Returns whether a person has to decide before the call goes on.
     const fn waits(&self) -> bool {
         match self {
-            Self::NeedsApproval | Self::OutcomeUnknown | Self::NeedsInput => true,
+            Self::NeedsApproval | Self::OutcomeUnknown | Self::NeedsInput | Self::AtServer => true,
             Self::Open | Self::Settled { .. } => false,
         }
     }
@@ -216,6 +217,8 @@ pub enum Next {
     RunCalls(Vec<RecordedCall>),
     /// Ask a person about these calls: all other work is done.
     Park(Vec<RecordedCall>),
+    /// Wait for tasks of servers: all other work is done.
+    AwaitTasks,
     /// Ask a person for a higher limit: the last turn requests more calls than are left, and none of them is
     /// made before.
     ParkAtLimit(FinishReason),
@@ -384,7 +387,16 @@ impl TurnMachine {
                 .cloned()
                 .partition(|call| call.standing.waits());
             if ready.is_empty() {
-                Next::Park(waiting)
+                // Servers go on meanwhile, and are asked once all is decided.
+                let for_people = waiting
+                    .into_iter()
+                    .filter(|call| call.standing != Standing::AtServer);
+                let for_people: Vec<_> = for_people.collect();
+                if for_people.is_empty() {
+                    Next::AwaitTasks
+                } else {
+                    Next::Park(for_people)
+                }
             } else {
                 Next::RunCalls(ready)
             }
@@ -514,8 +526,12 @@ impl TurnMachine {
     /// Takes the recorded state in which a server has left its call.
     pub fn call_paused(&mut self, step: u32, resumes: Resumption) {
         if let Some(recorded) = self.open.get_mut(&step) {
+            let is_task = resumes.pause.task().is_some();
             recorded.call.resumes = Some(Arc::new(resumes));
-            recorded.standing = Standing::of_paused(&recorded.call);
+            recorded.standing = match Standing::of_paused(&recorded.call) {
+                Standing::Open if is_task => Standing::AtServer,
+                standing => standing,
+            };
         }
     }
 

@@ -5,10 +5,11 @@ use baton_protocol::event::{
     ApprovalRequested, ToolFinished, ToolStarted, shown_arguments, shown_result,
 };
 use baton_protocol::{
-    ApprovalId, ApprovalReason, CallPause, Effect, EventData, EventId, Outcome, RequestedInput,
+    ApprovalId, ApprovalReason, Effect, EventData, EventId, Outcome, RequestedInput,
 };
 use baton_store::{
-    CallCommit, GivenCallsCommit, NewApproval, NewCall, ParkCommit, ParkOutcome, PauseCommit,
+    AwaitOutcome, CallCommit, GivenCallsCommit, NewApproval, NewCall, ParkCommit, ParkOutcome,
+    PauseCommit,
 };
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
@@ -74,7 +75,10 @@ impl<W: World> Attempt<'_, W> {
                     break;
                 };
                 let begins = recorded.standing == Standing::Open;
-                let once = effect_of(&recorded) == Effect::AtMostOnce;
+                // A question about a task begins nothing.
+                let resumes = recorded.call.resumes.as_ref();
+                let is_task = resumes.is_some_and(|it| it.pause.task().is_some());
+                let once = !is_task && effect_of(&recorded) == Effect::AtMostOnce;
                 if begins && once {
                     let sent = self.runner.clock.monotonic();
                     self.ledger.start_call(recorded.step).await?;
@@ -155,9 +159,12 @@ impl<W: World> Attempt<'_, W> {
                     drop(span);
                     self.hold.confirmed(sent);
                     self.publisher.recorded(last_event_id);
+                    // A task that could not be given its answers keeps its questions.
+                    let before = recorded.call.resumes.as_ref();
+                    let same = before.filter(|it| it.pause.asked() == pause.asked());
                     let resumes = Resumption {
+                        given: same.and_then(|it| it.given.clone()),
                         pause,
-                        given: None,
                         started: started_event_id,
                     };
                     self.conversation.machine.call_paused(step, resumes);
@@ -225,9 +232,10 @@ impl<W: World> Attempt<'_, W> {
                     ),
                     Standing::NeedsInput => (ApprovalReason::Input, None),
                     // The machine parks for no other call.
-                    Standing::OutcomeUnknown | Standing::Open | Standing::Settled { .. } => {
-                        (ApprovalReason::OutcomeUnknown, None)
-                    }
+                    Standing::OutcomeUnknown
+                    | Standing::Open
+                    | Standing::AtServer
+                    | Standing::Settled { .. } => (ApprovalReason::OutcomeUnknown, None),
                 };
                 NewApproval {
                     id,
@@ -256,6 +264,22 @@ impl<W: World> Attempt<'_, W> {
             self.publisher
                 .push(recorded.step, EventData::ApprovalRequested(asked));
         }
+        self.shown_questions().await
+    }
+
+    /// Releases the run until it is time to ask a server about a task.
+    pub(super) async fn await_tasks(&mut self) -> Result<Worked, Halt> {
+        self.publisher.settle().await?;
+        let last_event_id = self.publisher.last_id();
+        match self.ledger.await_tasks(last_event_id).await? {
+            AwaitOutcome::CancelRequested(reason) => {
+                self.finish(Outcome::Cancelled(reason), None, None).await?;
+                return Ok(Worked::Ended);
+            }
+            AwaitOutcome::Waits => {}
+        }
+        metrics::run_parked();
+        self.trace.released("parked");
         self.shown_questions().await
     }
 
@@ -298,8 +322,8 @@ impl<W: World> Attempt<'_, W> {
 /// Returns the questions with which a server has left its call, if a person must answer them now.
 fn asked_input(recorded: &RecordedCall) -> Option<RequestedInput> {
     let resumed = recorded.call.resumes.as_ref()?;
-    let CallPause::Input { asked, .. } = &resumed.pause;
-    (recorded.standing == Standing::NeedsInput).then(|| asked.clone())
+    let asked = resumed.pause.asked().cloned();
+    asked.filter(|_| recorded.standing == Standing::NeedsInput)
 }
 
 /// Draws the ids of the questions of one park. The list of open questions is in the order of their

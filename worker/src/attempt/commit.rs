@@ -9,7 +9,7 @@ use std::time::Duration;
 use baton_protocol::{EventId, Fence, Nanos, TurnRoute};
 use baton_run_log::RecordedRuns as _;
 use baton_store::{
-    ApprovalRecord, CallCommit, CompactionCommit, FenceError, FinishCommit, Finished,
+    ApprovalRecord, AwaitOutcome, CallCommit, CompactionCommit, FenceError, FinishCommit, Finished,
     GivenCallsCommit, ParkCommit, ParkOutcome, PauseCommit, StepRecord, StoreError, TurnCommit,
     TurnGrant, TurnWish,
 };
@@ -233,6 +233,15 @@ impl<'a, W: World> GuardedLedger<'a, W> {
         self.is_ending = true;
         let (ledger, fence) = (self.ledger, &self.fence);
         until_answered!(ledger.park_run(fence, commit))
+    }
+
+    pub(super) async fn await_tasks(
+        &mut self,
+        last_event: EventId,
+    ) -> Result<AwaitOutcome, CommitError> {
+        self.is_ending = true;
+        let (ledger, fence) = (self.ledger, &self.fence);
+        until_answered!(ledger.await_tasks(fence, last_event))
     }
 
     pub(super) async fn hand_over(&self, last_event: EventId) -> Result<(), CommitError> {

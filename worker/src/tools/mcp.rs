@@ -100,6 +100,14 @@ impl McpTools {
         })
     }
 
+    /// Cancels a task at the server of a tool.
+    pub(super) async fn cancel_task(&self, name: &str, id: &str) -> Result<(), String> {
+        match self.by_name.get(name) {
+            Some(server) => server.cancel_task(id).await,
+            None => Ok(()),
+        }
+    }
+
     /// Returns a tool as its server lists it now.
     pub(super) async fn find(&self, name: &str) -> Option<Arc<RegisteredTool>> {
         let server = self.by_name.get(name)?;

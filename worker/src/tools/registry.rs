@@ -272,6 +272,14 @@ impl ToolRegistry {
         CallSlot(permit.ok())
     }
 
+    /// Cancels a task at the server of a tool. Without the tool there is no such server, and nothing to do.
+    ///
+    /// # Errors
+    /// The reason why the task is not cancelled.
+    pub(crate) async fn cancel_task(&self, name: &str, id: &str) -> Result<(), String> {
+        self.mcp.cancel_task(name, id).await
+    }
+
     /// Returns all tools but those of MCP servers, by name.
     pub fn iter(&self) -> impl Iterator<Item = &RegisteredTool> {
         self.tools.values().map(AsRef::as_ref)

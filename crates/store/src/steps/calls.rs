@@ -5,12 +5,13 @@ mod group;
 mod row;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use baton_protocol::{CallFailure, CallPause, EventId, Fence};
+use baton_protocol::{CallFailure, CallPause, EventId, Fence, RunId, TenantId};
 
 pub(crate) use self::group::commit_call_group;
 pub(crate) use self::row::CallCommitRow;
-use crate::columns::{int4, int8};
+use crate::columns::{self, int4, int8};
 use crate::errors::{FenceError, StoreError};
 use crate::steps::StepRecord;
 use crate::system::SystemTx;
@@ -50,7 +51,76 @@ pub struct PauseCommit<'a> {
     pub started_event_id: EventId,
 }
 
+/// A task of a server, of a run that has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenTask {
+    /// The call's place in the transcript.
+    pub step: u32,
+    /// The name of the tool.
+    pub name: String,
+    /// The server's name for the task.
+    pub id: String,
+}
+
 impl SystemTx<'_> {
+    /// Returns the tasks of an ended run that its servers may still work on.
+    pub async fn open_tasks(
+        &self,
+        tenant: TenantId,
+        run: RunId,
+    ) -> Result<Vec<OpenTask>, StoreError> {
+        let rows = sqlx::query!(
+            r#"
+            -- steps.open_tasks
+            SELECT s.step, s.name AS "name!", s.paused::text AS "paused!"
+            FROM steps AS s
+            JOIN runs AS r ON r.tenant_id = s.tenant_id AND r.id = s.run_id
+                              AND r.finished_at IS NOT NULL
+            WHERE s.tenant_id = $1 AND s.run_id = $2 AND s.poll_at IS NOT NULL
+              AND s.paused IS NOT NULL AND s.name IS NOT NULL
+            ORDER BY s.step
+            "#,
+            tenant.as_uuid(),
+            run.as_uuid(),
+        )
+        .fetch_all(self.pool)
+        .await?;
+        let mut tasks = Vec::with_capacity(rows.len());
+        for row in rows {
+            let pause: CallPause = serde_json::from_str(&row.paused)
+                .map_err(|error| StoreError::unreadable("steps.paused", &error.to_string()))?;
+            tasks.extend(pause.task().map(|task| OpenTask {
+                step: columns::count(row.step),
+                name: row.name,
+                id: task.id.clone(),
+            }));
+        }
+        Ok(tasks)
+    }
+
+    /// Records that the task of an ended run is cancelled at its server.
+    pub async fn close_task(
+        &self,
+        tenant: TenantId,
+        run: RunId,
+        step: u32,
+    ) -> Result<(), StoreError> {
+        // A run that was removed since is not there, so the number of rows does not matter.
+        sqlx::query!(
+            "
+            -- steps.close_task
+            UPDATE steps SET poll_at = NULL, paused = NULL
+            WHERE tenant_id = $1 AND run_id = $2 AND step = $3
+            ",
+            tenant.as_uuid(),
+            run.as_uuid(),
+            int4(step),
+        )
+        .execute(self.pool)
+        .await?;
+        Ok(())
+    }
+
     /// Records that a call's server has left the call: it has no unknown outcome, and goes on from this state in
     /// any attempt. Repeated after its answer was lost, it changes nothing.
     pub async fn pause_call(
@@ -58,6 +128,8 @@ impl SystemTx<'_> {
         fence: &Fence,
         paused: &PauseCommit<'_>,
     ) -> Result<(), FenceError> {
+        let task = paused.pause.task();
+        let poll_after = task.map(|task| Duration::from_millis(task.poll_ms));
         let pause = serde_json::to_string(paused.pause)
             .map_err(|error| StoreError::unreadable("steps.paused", &error.to_string()))?;
         sqlx::query!(
@@ -71,7 +143,8 @@ impl SystemTx<'_> {
             )
             UPDATE steps SET
                 -- Earlier decisions about the call are used up.
-                state = 'pending', attempt = $3, started_event_id = $7, paused = $8::text::json
+                state = 'pending', attempt = $3, started_event_id = $7, paused = $8::text::json,
+                poll_at = clock_timestamp() + $9::interval * (1 + random() * 0.1)
             FROM held
             WHERE tenant_id = $1 AND run_id = $2 AND step = $6 AND kind = 'call'
               AND state IN ('pending', 'started')
@@ -85,6 +158,7 @@ impl SystemTx<'_> {
             int4(paused.step),
             int8(paused.started_event_id.as_u64()),
             pause,
+            poll_after as _,
         )
         .fetch_optional(self.pool)
         .await?

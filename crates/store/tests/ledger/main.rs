@@ -11,6 +11,7 @@ mod bootstrapping;
 mod budget_questions;
 mod budgets;
 mod call_input;
+mod call_tasks;
 mod fences;
 mod fixture;
 mod groups;

@@ -42,6 +42,7 @@ const LOOSE: &[(&str, &str)] = &[
     ("CountRequest.tool_choice", UPSTREAM),
     ("CountRequest.tools[]", EXTENSIBLE),
     ("Decision.arguments", BYTES),
+    ("Decision.content", BYTES),
     ("ExecuteCall.arguments", SCHEMA),
     ("ExecuteCall.metadata", BYTES),
     ("ExecuteCalls.metadata", BYTES),

@@ -119,6 +119,10 @@ pub(crate) enum StepDataView {
         edited_arguments: Option<String>,
         /// `pending`, `started` or `finished`.
         state: &'static str,
+        /// `input` while its server waits for an answer of a person, `task` while its server goes on with it by
+        /// itself and is asked for the result from time to time; left out otherwise.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        waits_for: Option<&'static str>,
         /// Whether the tool succeeded; null before it is finished.
         ok: Option<bool>,
         /// Why it failed; null if it succeeded, and if a person decided its result.
@@ -316,9 +320,12 @@ impl StepView {
                 edited_arguments,
                 effect: _,
                 state,
-                // The questions are with the approvals.
-                paused: _,
+                paused,
             } => {
+                let waits_for = paused.and_then(|paused| match paused.pause.asked() {
+                    Some(_) => paused.given.is_none().then_some("input"),
+                    None => paused.pause.task().map(|_| "task"),
+                });
                 let (state, ok, failure, duration_ms) = match state {
                     CallState::Pending { decision: _ } => ("pending", None, None, None),
                     CallState::Started { decision: _ } => ("started", None, None, None),
@@ -334,6 +341,7 @@ impl StepView {
                     arguments,
                     edited_arguments,
                     state,
+                    waits_for,
                     ok,
                     failure,
                     duration_ms,

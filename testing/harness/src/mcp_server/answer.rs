@@ -68,6 +68,21 @@ pub(super) async fn answer(
             }
             call(&state, id, &request["params"], credential)
         }
+        ("tasks/get", Era::Modern) => found(&state, &id, &request["params"]),
+        ("tasks/cancel", Era::Modern) => {
+            let task = request["params"]["taskId"].as_str().unwrap_or_default();
+            state
+                .seen
+                .send_modify(|seen| seen.tasks_cancelled.push(task.to_owned()));
+            result(&id, &json!({"resultType": "complete"}))
+        }
+        ("tasks/update", Era::Modern) => {
+            let answers = request["params"]["inputResponses"].clone();
+            state
+                .seen
+                .send_modify(|seen| seen.task_answers.push(answers));
+            result(&id, &json!({"resultType": "complete"}))
+        }
         _ if id.is_null() => StatusCode::ACCEPTED.into_response(),
         _ if state.manner() == Manner::AnswersAnything => result(&id, &json!({})),
         _ => {
@@ -146,6 +161,7 @@ fn list(state: &State, id: &Value, params: &Value, credential: &str) -> Response
         }
         Manner::TellsSecrets => tools.push(tool("leak", &format!("You sent {credential}"))),
         Manner::Asks => tools.push(tool("ask", "Asks a person")),
+        Manner::Tasks => tools.push(tool("task", "Takes a while")),
         Manner::Honest
         | Manner::AnswersAnything
         | Manner::FloodsCalls
@@ -196,6 +212,18 @@ fn call(state: &Arc<State>, id: Value, params: &Value, credential: &str) -> Resp
         "echo" => result(&id, &content(&params["arguments"].to_string(), false)),
         "leak" => result(&id, &content(&format!("You sent {credential}"), false)),
         "fail" => result(&id, &content("it went wrong", true)),
+        "task" if state.manner() == Manner::Tasks => {
+            let extensions = &params["_meta"]["io.modelcontextprotocol/clientCapabilities"];
+            if extensions["extensions"]["io.modelcontextprotocol/tasks"].is_object() {
+                let number = state.seen.borrow().calls.len();
+                let kind = params["arguments"]["kind"].as_str().unwrap_or("done");
+                let mut begun = task(&format!("{kind}-{number}"), "working");
+                begun["resultType"] = json!("task");
+                result(&id, &begun)
+            } else {
+                result(&id, &content("this client takes no tasks", true))
+            }
+        }
         "ask" if state.era == Era::Modern && state.manner() == Manner::Asks => {
             match asked(params) {
                 Ok(questions) => result(&id, &questions),
@@ -211,6 +239,48 @@ fn call(state: &Arc<State>, id: Value, params: &Value, credential: &str) -> Resp
             Json(json!({"jsonrpc": "2.0", "id": id, "error": error})).into_response()
         }
     }
+}
+
+fn task(id: &str, status: &str) -> Value {
+    json!({"taskId": id, "status": status, "createdAt": "2026-07-28T00:00:00Z",
+        "lastUpdatedAt": "2026-07-28T00:00:00Z", "ttlMs": null, "pollIntervalMs": 1})
+}
+
+/// Returns a task as it is now: its id begins with its end.
+fn found(state: &State, id: &Value, params: &Value) -> Response {
+    let name = params["taskId"].as_str().unwrap_or_default();
+    let kind = name.split('-').next().unwrap_or_default();
+    let answered = state.seen.borrow().task_answers.last().cloned();
+    let mut found = match (kind, answered) {
+        ("lost", _) => {
+            let error = json!({"code": -32602, "message": "there is no such task"});
+            return Json(json!({"jsonrpc": "2.0", "id": id, "error": error})).into_response();
+        }
+        ("failed", _) => {
+            let mut found = task(name, "failed");
+            found["error"] = json!({"code": -32000, "message": "it broke"});
+            found
+        }
+        ("cancelled", _) => task(name, "cancelled"),
+        ("asks", None) => {
+            let mut found = task(name, "input_required");
+            found["inputRequests"] = json!({"who": {"method": "elicitation/create", "params": {
+                "mode": "form", "message": "Who pays?", "requestedSchema": {"type": "object",
+                    "properties": {"name": {"type": "string"}}, "required": ["name"]}}}});
+            found
+        }
+        (_, answered) if state.gate.is_open() => {
+            let text =
+                answered.map_or_else(|| "done".to_owned(), |it| it["who"]["content"].to_string());
+            let mut found = task(name, "completed");
+            found["result"] =
+                json!({"content": [{"type": "text", "text": text}], "isError": false});
+            found
+        }
+        _ => task(name, "working"),
+    };
+    found["resultType"] = json!("complete");
+    result(id, &found)
 }
 
 /// Answers when the gate is open.

@@ -19,6 +19,11 @@ impl Gate {
         self.0.send_replace(true);
     }
 
+    /// Returns whether it is open.
+    pub fn is_open(&self) -> bool {
+        *self.0.borrow()
+    }
+
     /// Waits until it is open.
     pub async fn passed(&self) {
         // The sender is in `self`, and so exists during the wait.

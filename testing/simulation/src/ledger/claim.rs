@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use baton_invariants::Invariant;
 use baton_protocol::run::Held;
-use baton_protocol::{CallPause, Fence, Lane, Outcome, RunId, RunSpec};
+use baton_protocol::{Fence, Lane, Outcome, RunId, RunSpec};
 use baton_store::{
     ApprovalRecord, CallState, Claim, ClaimOutcome, ClaimedRun, KeyStanding, ParkedRun, StepData,
     StepRecord,
@@ -146,10 +146,10 @@ fn claimed(
             ..
         } = &mut record.data
         {
-            let CallPause::Input { asked, .. } = &paused.pause;
+            let round = paused.pause.asked().map(|asked| asked.round);
             let of_round = |approval: &&ApprovalRecord| {
                 let input = approval.input.as_ref();
-                approval.step == step && input.is_some_and(|input| input.round == asked.round)
+                approval.step == step && input.is_some_and(|input| Some(input.round) == round)
             };
             let answered = row.approvals.iter().rfind(of_round);
             let decided = answered.and_then(|approval| approval.decided.as_ref());

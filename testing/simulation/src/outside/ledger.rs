@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use baton_protocol::{ClaimToken, EventId, Fence, Nanos, Outcome, RunId, TenantId, TurnRoute};
 use baton_store::{
-    AuditEntry, CallCommit, Claim, ClaimOutcome, CompactionCommit, FenceError, FinishCommit,
-    Finished, GivenCallsCommit, ParkCommit, ParkOutcome, PauseCommit, QueuedJob, Renewal,
-    StepRecord, StoreError, TurnCommit, TurnGrant, TurnWish,
+    AuditEntry, AwaitOutcome, CallCommit, Claim, ClaimOutcome, CompactionCommit, FenceError,
+    FinishCommit, Finished, GivenCallsCommit, OpenTask, ParkCommit, ParkOutcome, PauseCommit,
+    QueuedJob, Renewal, StepRecord, StoreError, TurnCommit, TurnGrant, TurnWish,
 };
 use baton_worker::world::Ledger;
 use chrono::{DateTime, Utc};
@@ -339,6 +339,31 @@ impl Ledger for Outside {
         };
         self.write(move |ledger, now| ledger.commit_call(&fence, entry, now))
             .await
+    }
+
+    async fn await_tasks(
+        &self,
+        fence: &Fence,
+        last_event: EventId,
+    ) -> Result<AwaitOutcome, FenceError> {
+        let fence = *fence;
+        let questions = Vec::new();
+        let parked = self.write(move |ledger, now| {
+            ledger.park(&fence, &questions, (last_event, Duration::ZERO), now)
+        });
+        Ok(match parked.await? {
+            ParkOutcome::Parked { .. } => AwaitOutcome::Waits,
+            ParkOutcome::CancelRequested(reason) => AwaitOutcome::CancelRequested(reason),
+        })
+    }
+
+    /// Returns none, because no tool of the simulation begins a task.
+    async fn open_tasks(&self, _: TenantId, _: RunId) -> Result<Vec<OpenTask>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn close_task(&self, _: TenantId, _: RunId, _: u32) -> Result<(), StoreError> {
+        Ok(())
     }
 
     async fn finish_run(

@@ -389,6 +389,7 @@ proptest! {
                     Next::BeginGivenCalls
                     | Next::CallModel { .. }
                     | Next::ParkAtLimit(_)
+                    | Next::AwaitTasks
                     | Next::HandBack { .. }
                     | Next::Finish(_) => break,
                 };
@@ -695,4 +696,49 @@ fn a_call_that_its_server_has_left_goes_on_from_there() {
         assert_eq!(calls[0].standing, Standing::OutcomeUnknown);
         assert!(calls[0].call.resumes.is_some(), "a retry sends the answer");
     }
+}
+
+/// A task that the server was asked about just now waits, and a later attempt asks again: never for a person, and
+/// never as an unknown outcome, because asking begins nothing.
+#[test]
+fn a_call_with_a_task_waits_after_each_question_and_is_asked_about_by_the_next_attempt() {
+    let task = baton_protocol::RemoteTask::new("t".to_owned(), chrono::DateTime::UNIX_EPOCH);
+    let resumption = Resumption {
+        pause: CallPause::Task { task },
+        given: None,
+        started: EventId::new(1, 7),
+    };
+    let pay = call("pay", CallSide::Server(Effect::AtMostOnce));
+    let guarded = Call {
+        needs_approval: true,
+        ..call("mail", CallSide::Server(Effect::AtMostOnce))
+    };
+    let turn = |pay: Call| FinishedTurn {
+        finish_reason: FinishReason::ToolCalls,
+        calls: vec![pay, guarded.clone()],
+        usage: Usage::default(),
+    };
+    let limits = RunLimits::of_turns(8);
+    let mut machine = TurnMachine::resume(limits, [Recorded::Turn(turn(pay.clone()))]);
+    machine.call_paused(2, resumption.clone());
+    let Next::Park(asked) = machine.next() else {
+        panic!("the other call waits for a person");
+    };
+    assert_eq!((asked.len(), asked[0].step), (1, 3));
+    machine.call_finished(3);
+    assert_eq!(machine.next(), Next::AwaitTasks);
+
+    let resumed = Call {
+        resumes: Some(Arc::new(resumption)),
+        ..pay
+    };
+    let entries = [
+        Recorded::Turn(turn(resumed)),
+        Recorded::CallPaused(2),
+        Recorded::CallFinished(3),
+    ];
+    let Next::RunCalls(calls) = TurnMachine::resume(limits, entries).next() else {
+        panic!("the next attempt asks about the task");
+    };
+    assert_eq!((calls.len(), &calls[0].standing), (1, &Standing::Open));
 }

@@ -7,17 +7,21 @@ use std::time::Duration;
 
 use baton_admission::tool_arguments;
 use baton_mcp::{
-    CallAnswer, ClientAuth, ClientCredentials, Endpoint, Health, InputNeeded, Listing, McpError,
-    Program, Server, ToolCall, ToolInfo,
+    CallAnswer, ClientAuth, ClientCredentials, Endpoint, Health, Listing, McpError, Program,
+    Question, Server, TaskState, TaskTimes, ToolCall, ToolInfo,
 };
 use baton_metering::MCP_TOOL_SIZE;
 use baton_outbound::Guard;
-use baton_protocol::{CallPause, Effect, InputRequest, RequestedInput, ToolSource};
+use baton_protocol::{
+    CallPause, Decision, Effect, InputRequest, RemoteTask, RequestedInput, ToolSource,
+};
 use baton_service::config::{McpClientAuth, McpServerConfig, McpTrust, OutboundConfig};
+use chrono::{DateTime, Utc};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 use url::Url;
 
 use crate::metrics;
@@ -84,6 +88,17 @@ impl McpServer {
     /// Returns the time limit of a call.
     pub(super) const fn timeout(&self) -> Duration {
         self.config.timeout
+    }
+
+    /// Cancels a task at the server.
+    pub(super) async fn cancel_task(&self, id: &str) -> Result<(), String> {
+        let limit = self.config.connect_timeout;
+        match timeout(limit, self.link.client.cancel_task(id)).await {
+            // A server that does not know the task has nothing to end.
+            Ok(Ok(()) | Err(McpError::Answered { .. })) => Ok(()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(McpError::TimedOut(limit).to_string()),
+        }
     }
 
     /// Returns the configured tools, as the server lists them now.
@@ -158,6 +173,7 @@ impl McpServer {
         let call = Call {
             link: Arc::clone(&self.link),
             tool: info.name.clone(),
+            limit: self.config.timeout / 3,
         };
         let tool = RegisteredTool::new(spec, Box::new(call)).map_err(|error| error.to_string())?;
         let tool = tool.with_annotations(info.annotations.clone());
@@ -263,6 +279,8 @@ struct Call {
     link: Arc<Link>,
     /// The server's name for it.
     tool: String,
+    /// The time limit of a question about a task.
+    limit: Duration,
 }
 
 impl Call {
@@ -281,7 +299,13 @@ impl Call {
         );
         let mut round = 0;
         if let Some(resumed) = context.resumes.as_deref() {
-            let CallPause::Input { asked, state } = &resumed.pause;
+            let (asked, state) = match &resumed.pause {
+                CallPause::Input { asked, state } => (asked, state),
+                CallPause::Task { task } => {
+                    let given = resumed.given.as_ref();
+                    return self.follow(task.clone(), given, context.now).await;
+                }
+            };
             if asked.requests.is_empty() {
                 tokio::time::sleep(rest(asked.round)).await;
             }
@@ -292,7 +316,22 @@ impl Call {
         match self.link.client.call(call).await {
             Ok(CallAnswer::Done(outcome)) if outcome.ok => Ok(outcome.text),
             Ok(CallAnswer::Done(outcome)) => Err(ToolError::Failed(outcome.text)),
-            Ok(CallAnswer::Input(needed)) => Err(self.paused(needed, round + 1)),
+            Ok(CallAnswer::Input(needed)) => {
+                let asked = self.asked(needed.questions, round + 1)?;
+                let state = needed.state;
+                Err(ToolError::Paused(Box::new(CallPause::Input {
+                    asked,
+                    state,
+                })))
+            }
+            Ok(CallAnswer::Task(begun)) => {
+                let TaskTimes {
+                    poll_after,
+                    kept_for,
+                } = begun.times;
+                let task = RemoteTask::new(begun.id, context.now);
+                Err(goes_on(task.timed(context.now, poll_after, kept_for)))
+            }
             Err(error) => {
                 metrics::mcp_failed(&self.link.name, &error);
                 let name = &self.link.name;
@@ -311,15 +350,15 @@ impl Call {
 }
 
 impl Call {
-    /// Returns the state in which the server has left the call, or the reason for giving the call up.
-    fn paused(&self, needed: InputNeeded, round: u32) -> ToolError {
+    /// Makes the questions of a server those of a person, or returns the reason for giving the call up.
+    fn asked(&self, questions: Vec<Question>, round: u32) -> Result<RequestedInput, ToolError> {
         let name = &self.link.name;
         if round > MAX_ROUNDS {
-            return ToolError::Failed(format!(
+            return Err(ToolError::Failed(format!(
                 "the MCP server `{name}` asked for input more than {MAX_ROUNDS} times, and the call was given up"
-            ));
+            )));
         }
-        let requests = needed.questions.into_iter().map(|question| InputRequest {
+        let requests = questions.into_iter().map(|question| InputRequest {
             id: question.id,
             message: question.message,
             schema: question.schema,
@@ -330,14 +369,115 @@ impl Call {
         if let Some(schema) = asked.schema()
             && let Err(mistake) = tool_arguments::compile(&schema)
         {
-            return ToolError::Failed(format!(
+            return Err(ToolError::Failed(format!(
                 "the MCP server `{name}` asks for input with a schema that cannot be used ({mistake}), and \
                  the call was given up"
-            ));
+            )));
         }
-        let state = needed.state;
-        ToolError::Paused(Box::new(CallPause::Input { asked, state }))
+        Ok(asked)
     }
+
+    /// Asks the server about a task, after it has given it the answers of a person.
+    async fn follow(
+        &self,
+        task: RemoteTask,
+        given: Option<&Decision>,
+        now: DateTime<Utc>,
+    ) -> Result<String, ToolError> {
+        let (name, client) = (&self.link.name, &self.link.client);
+        let mut next = task.clone();
+        if let Some(asked) = next.asked.take() {
+            let answers = asked.answers(given);
+            next.answered
+                .extend(answers.iter().map(|(id, _)| id.clone()));
+            let told = client.answer_task(&task.id, answers);
+            if let Err(error) = self.in_time(told).await {
+                return self.later(task, &error, now);
+            }
+        }
+        let state = match self.in_time(client.task(&task.id)).await {
+            Ok(state) => state,
+            Err(error) => return self.later(next, &error, now),
+        };
+        match state {
+            TaskState::Done(outcome) if outcome.ok => Ok(outcome.text),
+            TaskState::Done(outcome) => Err(ToolError::Failed(outcome.text)),
+            TaskState::Failed(why) => {
+                Err(ToolError::Failed(format!("the MCP server `{name}`: {why}")))
+            }
+            TaskState::Working(times) => self.working(next, times, now),
+            TaskState::Input(mut questions, times) => {
+                questions.retain(|question| !next.answered.contains(&question.id));
+                if questions.is_empty() {
+                    return self.working(next, times, now);
+                }
+                match self.asked(questions, next.rounds + 1) {
+                    Ok(asked) => {
+                        next.rounds = asked.round;
+                        next.asked = Some(asked);
+                        Err(goes_on(next.timed(now, times.poll_after, times.kept_for)))
+                    }
+                    Err(refused) => {
+                        // The scheduler cancels only tasks of ended runs.
+                        let _ = self.in_time(client.cancel_task(&task.id)).await;
+                        Err(refused)
+                    }
+                }
+            }
+        }
+    }
+
+    fn working(
+        &self,
+        task: RemoteTask,
+        times: TaskTimes,
+        now: DateTime<Utc>,
+    ) -> Result<String, ToolError> {
+        let task = task.timed(now, times.poll_after, times.kept_for);
+        if now >= task.until {
+            let name = &self.link.name;
+            return Err(ToolError::Failed(format!(
+                "the MCP server `{name}` did not end its task in time; the call may have taken effect"
+            )));
+        }
+        Err(goes_on(task))
+    }
+
+    /// Asks about a task again later, if the server could not be asked; a task that the server does not know is lost.
+    fn later(
+        &self,
+        task: RemoteTask,
+        error: &McpError,
+        now: DateTime<Utc>,
+    ) -> Result<String, ToolError> {
+        metrics::mcp_failed(&self.link.name, error);
+        let name = &self.link.name;
+        if let McpError::Answered { .. } = error {
+            return Err(ToolError::Failed(format!(
+                "the MCP server `{name}` has lost its task: {error}; the call may have taken effect"
+            )));
+        }
+        if now >= task.until {
+            return Err(ToolError::Failed(format!(
+                "the MCP server `{name}` could not be asked about its task in time: {error}; the call may have \
+                 taken effect"
+            )));
+        }
+        Err(goes_on(task))
+    }
+
+    async fn in_time<T>(
+        &self,
+        asking: impl Future<Output = Result<T, McpError>>,
+    ) -> Result<T, McpError> {
+        let answered = timeout(self.limit, asking).await;
+        answered.unwrap_or(Err(McpError::TimedOut(self.limit)))
+    }
+}
+
+/// Leaves a call to its server, which goes on with the task.
+fn goes_on(task: RemoteTask) -> ToolError {
+    ToolError::Paused(Box::new(CallPause::Task { task }))
 }
 
 /// Returns the time before a call is repeated that its server wanted again without a question.
@@ -382,9 +522,18 @@ impl Tool for Away {
     fn call<'a>(
         &'a self,
         _arguments: Value,
-        _context: &'a ToolContext,
+        context: &'a ToolContext,
     ) -> BoxFuture<'a, Result<String, ToolError>> {
-        let why = format!("{}; the call was not made", self.0);
-        std::future::ready(Err(ToolError::Failed(why))).boxed()
+        let task = context.resumes.as_ref().and_then(|it| it.pause.task());
+        let failed = match task {
+            // The server may be back before the task has to end.
+            Some(task) if context.now < task.until => goes_on(task.clone()),
+            Some(_) => ToolError::Failed(format!(
+                "{}; its task was not asked about in time, and the call may have taken effect",
+                self.0
+            )),
+            None => ToolError::Failed(format!("{}; the call was not made", self.0)),
+        };
+        std::future::ready(Err(failed)).boxed()
     }
 }

@@ -27,7 +27,8 @@ impl SystemTx<'_> {
                 UPDATE steps SET
                     state = 'finished', attempt = $3, ok = $7, duration_ms = $8,
                     last_event_id = $5, finished_at = clock_timestamp(), started_event_id = $10,
-                    failure = $11::text, paused = NULL
+                    failure = $11::text, paused = NULL,
+                    poll_at = NULL
                 FROM held
                 WHERE tenant_id = $1 AND run_id = $2 AND step = $6 AND kind = 'call'
                   AND state IN ('pending', 'started')

@@ -57,7 +57,8 @@ pub(crate) async fn commit_call_group(
                 state = 'finished', attempt = progressed.attempt, ok = progressed.ok,
                 duration_ms = progressed.duration_ms, last_event_id = progressed.last_event_id,
                 finished_at = clock_timestamp(), started_event_id = progressed.started_event_id,
-                failure = progressed.failure, paused = NULL
+                failure = progressed.failure, paused = NULL,
+                    poll_at = NULL
             FROM progressed
             WHERE steps.tenant_id = progressed.tenant_id AND steps.run_id = progressed.run_id
               AND steps.step = progressed.step AND steps.kind = 'call'
