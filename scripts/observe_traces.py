@@ -6,6 +6,7 @@ Started by `scripts/observe --traces`. Writes nothing outside target/observe.
 
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -21,6 +22,8 @@ REQUEST = "POST /v1/chat/completions"
 class Phoenix(Part):
     def __init__(self, program):
         port, self.folder = free_port(), WORK / "phoenix-data"
+        # The spans of an earlier run.
+        shutil.rmtree(self.folder, ignore_errors=True)
         self.url = f"http://127.0.0.1:{port}"
         super().__init__("phoenix", [program, "serve"], {
             "PATH": os.environ["PATH"],
