@@ -36,7 +36,7 @@ pub use request_body::{BodyTimeout, is_body_timeout};
 
 /// The most bytes gathered for one write, and the size up to which every head of a request is taken. None
 /// of twice this size is: the limit is looked at between reads, which grow. Buffers begin at 8 KiB.
-const BUFFER: usize = 32 * 1024;
+const BUFFER: usize = 64 * 1024;
 /// The most concurrent requests on one HTTP/2 connection.
 const STREAMS: u32 = 256;
 /// The largest head of a request on an HTTP/2 stream, measured as in RFC 9113.
