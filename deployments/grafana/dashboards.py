@@ -285,6 +285,7 @@ RUNS = build(
             "People and budgets",
             [
                 graph("Decisions", "Parked calls that somebody decided, and runs that went on because nobody did.", "reqps", (rate("baton_ingress_approvals_decided_total", by="decision"), "{{decision}}"), (rate("baton_approvals_expired_runs_total"), "expired")),
+                graph("Tasks of tools", "Parked runs that were queued to ask a tool's server about a task.", "reqps", (rate("baton_tasks_due_total"), "asked about")),
                 graph("Messages to runs", "Messages to working runs, by what became of them, and those that became part of their run.", "reqps", (rate("baton_ingress_run_inputs_total", by="end"), "{{end}}"), (rate("baton_run_inputs_applied_total"), "applied")),
                 graph("Titles of threads", "Wishes for a title that runs found when they joined their thread, and answers of models that became a title or did not.", "reqps", (rate("baton_ingress_thread_titles_total", by="end"), "{{end}}"), (rate("baton_thread_titles_total", by="given"), "title given: {{given}}")),
                 graph("Budgets", "Runs that ended, or went back to the queue, because of what their key may use up, and runs that ended at a limit of their own.", "reqps", (rate("baton_worker_budget_stops_total", by="turn"), "turn {{turn}}"), (rate("baton_worker_budget_waits_total"), "waits for others"), (rate("baton_worker_limits_reached_total", by="limit"), "run: {{limit}}")),
