@@ -175,7 +175,7 @@ impl Held {
         }
     }
 
-    /// Removes the spans of the oldest trace. Returns `false` if there is none.
+    /// Removes the spans of the oldest trace, and returns whether a trace was held.
     fn clear_oldest(&mut self) -> bool {
         let oldest = self.oldest.first_key_value().map(|(number, _)| *number);
         oldest.is_some_and(|number| self.clear(number))
